@@ -1,0 +1,77 @@
+"""What every test gets: a check that it left nothing behind, and paths to shared data."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = ROOT.parent / "shared" / "corpus"
+
+#: Threads that libraries keep for the life of the process; everything else must be gone after a test.
+_LASTING_THREADS = ("grpc", "MainThread", "pytest_timeout", "ThreadPoolExecutor-hypothesis", "execnet")
+#: How long what a test closed may take to be really gone.
+_SETTLE_SECONDS = 5.0
+
+
+def _children() -> set[int]:
+    # execnet and the resource tracker of multiprocessing belong to the runner, not to a test
+    found = set()
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if "resource_tracker" not in " ".join(child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE:
+                found.add(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _threads() -> set[threading.Thread]:
+    return {t for t in threading.enumerate() if not t.name.startswith(_LASTING_THREADS) and "polling" not in t.name}
+
+
+def _sockets() -> set[str]:
+    found = set()
+    for fd in os.listdir("/proc/self/fd") if os.path.isdir("/proc/self/fd") else ():
+        try:
+            link = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            continue
+        if link.startswith("socket:"):
+            found.add(link)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Fails a test that leaves a child process, a thread or a socket. Fixtures of wider scope are older than it."""
+    before = _children(), _threads(), _sockets()
+    yield
+    deadline = time.monotonic() + _SETTLE_SECONDS
+    left: list[object] = []
+    while time.monotonic() < deadline:
+        left = [
+            *(f"process {pid}" for pid in _children() - before[0]),
+            *(f"thread {t.name}" for t in _threads() - before[1]),
+            *(f"{s}" for s in _sockets() - before[2]),
+        ]
+        if not left:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"left behind: {', '.join(map(str, left))}")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The corpus of TVM's printed programs; skips (never in CI) where it is absent."""
+    if not (CORPUS / "index.json").exists():
+        if os.environ.get("CI"):
+            pytest.fail(f"the corpus is missing at {CORPUS}")
+        pytest.skip(f"no corpus at {CORPUS}")
+    return CORPUS
