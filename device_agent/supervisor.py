@@ -26,6 +26,7 @@ from crossfarm.wire.v1.tracker_pb2 import (
 )
 from device_agent.actor import Actor, Timer
 from device_agent.exits import WorkerExit, classify, oom_kills, outcome_of
+from device_agent.spawn import best_spawner
 from device_agent.worker_process import Event, WorkerProcess
 
 log = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ class Supervisor:
         self._worker_arguments = worker_arguments or []
         self._limits = limits
         self._stores: list[str] = []
+        self._spawner = best_spawner(sorted({driver for _, driver, _ in devices}))
         self._actor = Actor("supervisor")
         self._stopping = False
 
@@ -137,6 +139,7 @@ class Supervisor:
             worker.join(self._limits.end)
             worker.kill()
             worker.join()
+        self._spawner.close()
 
     # --- from the control stream, any thread ---
 
@@ -197,6 +200,7 @@ class Supervisor:
         try:
             worker = WorkerProcess(
                 arguments,
+                spawner=self._spawner,
                 on_event=lambda w, event: self._actor.post(lambda: self._on_event(device, w, event)),
                 on_exit=lambda w, code: self._actor.post(lambda: self._on_exit(device, w, code)),
             )
@@ -347,7 +351,6 @@ class Supervisor:
         )
 
     def _on_exit(self, device: _Device, worker: WorkerProcess, returncode: int) -> None:
-        worker.kill()  # whatever the program started goes with it
         if worker is device.warm:
             device.warm = None
             if self._stopping:

@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shlex
-import subprocess
-import sys
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import IO, Any
+from typing import Any
+
+from device_agent.spawn import Spawner
 
 log = logging.getLogger(__name__)
 
@@ -26,20 +26,12 @@ MAX_LOG = 16 << 10
 Event = Mapping[str, Any]
 
 
-def python_command() -> list[str]:
-    """The command that starts a Python for workers: ``CROSSFARM_PYTHON`` (shell words), else this interpreter.
-
-    An agent whose interpreter cannot be executed directly (one under user-mode emulation) sets it.
-    """
-    prefix = os.environ.get("CROSSFARM_PYTHON")
-    return shlex.split(prefix) if prefix else [sys.executable]
-
-
 class WorkerProcess:
     """A worker from start to end.
 
     Args:
         arguments: of ``python -m device_agent.worker``.
+        spawner: starts it.
         on_event: called with (worker, event) for each control line, from a thread of this worker.
         on_exit: called once with (worker, returncode) when the process is gone and its output is read.
 
@@ -51,25 +43,19 @@ class WorkerProcess:
         self,
         arguments: list[str],
         *,
+        spawner: Spawner,
         on_event: Callable[[WorkerProcess, Event], None],
         on_exit: Callable[[WorkerProcess, int], None],
     ) -> None:
         self.address = ""
         self.retired = False
+        self._gone = False
         self._on_event = on_event
         self._on_exit = on_exit
         self._log: deque[bytes] = deque()
         self._log_bytes = 0
         self._write_lock = threading.Lock()
-        self._process = subprocess.Popen(
-            [*python_command(), "-m", "device_agent.worker", *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            # Its own group: a Ctrl-C at the agent's terminal reaches the agent alone, which ends its workers in order,
-            # and a kill of the group takes along whatever the program started.
-            start_new_session=True,
-        )
+        self._process = spawner.spawn(arguments)
         self._stderr_reader = threading.Thread(target=self._read_log, name=f"log-{self.pid}", daemon=True)
         self._stdout_reader = threading.Thread(target=self._read_events, name=f"worker-{self.pid}", daemon=True)
         self._stderr_reader.start()
@@ -89,7 +75,6 @@ class WorkerProcess:
         line = json.dumps({"command": name, **fields}).encode() + b"\n"
         with self._write_lock:
             try:
-                assert self._process.stdin is not None
                 self._process.stdin.write(line)
                 self._process.stdin.flush()
             except (BrokenPipeError, ValueError, OSError):
@@ -102,21 +87,21 @@ class WorkerProcess:
 
     def kill(self) -> None:
         """Ends the worker and everything it started, at once."""
+        if self._gone:
+            return
         try:
             if hasattr(os, "killpg"):
-                os.killpg(self.pid, 9)
+                os.killpg(self.pid, signal.SIGKILL)
             else:
-                self._process.kill()
+                os.kill(self.pid, signal.SIGTERM)  # Windows: TerminateProcess
         except (ProcessLookupError, PermissionError):
-            self._process.kill()
+            log.debug("worker %d is gone already", self.pid)
 
     def join(self, timeout: float | None = None) -> None:
         """Waits (seconds) until the process is gone and ``on_exit`` has returned."""
         self._stdout_reader.join(timeout)
 
     def _read_events(self) -> None:
-        assert self._process.stdout is not None
-        assert self._process.stdin is not None
         with self._process.stdout as stream:
             while line := stream.readline(MAX_LINE):
                 try:
@@ -129,6 +114,8 @@ class WorkerProcess:
                         self.address = str(event.get("address", ""))
                     self._on_event(self, event)
         returncode = self._process.wait()
+        self.kill()  # what the program started goes with it
+        self._gone = True
         self._stderr_reader.join(timeout=2)  # a grandchild may hold the pipe open: what is there must do
         with self._write_lock:
             try:
@@ -138,8 +125,7 @@ class WorkerProcess:
         self._on_exit(self, returncode)
 
     def _read_log(self) -> None:
-        stream: IO[bytes] | None = self._process.stderr
-        assert stream is not None
+        stream = self._process.stderr
         with stream:
             while chunk := os.read(stream.fileno(), 4096):
                 self._log.append(chunk)
