@@ -24,6 +24,9 @@ from crossfarm.wire.v1.capabilities_pb2 import Capabilities
 
 _PARENT_POLL_SECONDS = 0.5
 
+#: Environment variable in which a process that starts a program with ``--with-parent`` gives its own process id.
+PARENT_VARIABLE = "CROSSFARM_PARENT_PID"
+
 
 def capabilities(service: str, features: list[str], limits: dict[str, int]) -> Capabilities:
     """What a service answers to GetCapabilities: version ranges, feature strings, limits by name."""
@@ -82,7 +85,9 @@ class StopSignal:
 
     def __init__(self, *, with_parent: bool = False) -> None:
         self._event = threading.Event()
-        self._parent = os.getppid() if with_parent else None
+        # the starter says who it is: it may be gone before this line, and getppid() would then name its heir
+        starter = int(os.environ.pop(PARENT_VARIABLE, "0"))
+        self._parent = (starter or os.getppid()) if with_parent else None
 
     def install(self) -> None:
         """Takes over SIGTERM and SIGINT; call from the main thread."""
