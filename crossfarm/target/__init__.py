@@ -1,0 +1,7 @@
+"""Targets: what code is built for. ``Target`` and ``merge``; kinds, tags and CPU features are tables beside them."""
+
+from crossfarm.target.kinds import KINDS
+from crossfarm.target.tags import TAGS
+from crossfarm.target.target import Target, known_words, merge
+
+__all__ = ["KINDS", "TAGS", "Target", "known_words", "merge"]
