@@ -39,7 +39,7 @@ lint: venv ## formatter, linter, type checker, import floors
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/mypy -p tools -p benchmarks
+	$(BIN)/mypy tools benchmarks
 	$(BIN)/lint-imports
 
 .PHONY: format

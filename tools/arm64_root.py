@@ -65,8 +65,8 @@ def python_command(root: Path = ROOT) -> list[str]:
 def environment(root: Path = ROOT) -> dict[str, str]:
     """This process's environment, less what belongs to its own Python, for a process under the emulator.
 
-    ``CROSSFARM_PYTHON`` is what an agent starts its workers with: ``sys.executable`` would name an aarch64 binary, which
-    this machine's kernel cannot start. OpenBLAS is held to one thread, because emulated threads only slow it down.
+    ``CROSSFARM_PYTHON`` is what an agent starts its workers with: ``sys.executable`` would name an aarch64 binary,
+    which this machine's kernel cannot start. OpenBLAS is held to one thread: emulated threads only slow it down.
     """
     dropped = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH")
     env = {name: value for name, value in os.environ.items() if name not in dropped}
@@ -75,20 +75,24 @@ def environment(root: Path = ROOT) -> dict[str, str]:
     return env
 
 
+def is_complete(root: Path = ROOT) -> bool:
+    """Whether the root is there and made from what this file and constraints.txt say now."""
+    stamp = root / _STAMP
+    return stamp.exists() and stamp.read_text() == _fingerprint()
+
+
 def make(root: Path = ROOT) -> bool:
     """Makes the root unless one of the same contents is there; True when it had work to do.
 
     An interrupted run is picked up where it stopped: downloads are kept, and the root is complete only with its stamp.
     Raises ArmRootError naming the missing tool or the command that failed.
     """
-    fingerprint = _fingerprint()
-    stamp = root / _STAMP
-    if stamp.exists() and stamp.read_text() == fingerprint:
+    if is_complete(root):
         return False
     emulator()
-    for tool, package in (("apt-get", "apt"), ("dpkg-deb", "dpkg"), ("tar", "tar")):
-        if shutil.which(tool) is None:
-            raise ArmRootError(f"{tool} is missing: the arm64 root is unpacked on Debian or a kin of it ({package})")
+    missing = [tool for tool in ("apt-get", "dpkg-deb", "tar") if shutil.which(tool) is None]
+    if missing:
+        raise ArmRootError(f"{', '.join(missing)} is missing: the arm64 root can be made on Debian and its kin only")
     packages = _download_packages(root.with_name("arm64-apt"))
     if root.exists():
         shutil.rmtree(root)
@@ -99,7 +103,8 @@ def make(root: Path = ROOT) -> bool:
     for package in packages:
         _unpack(package, root)
     _install_wheels(root)
-    stamp.write_text(fingerprint)
+    stamp = root / _STAMP
+    stamp.write_text(_fingerprint())
     try:
         check(root)
     except ArmRootError:
