@@ -97,6 +97,12 @@ class StopSignal:
     def set(self) -> None:
         self._event.set()
 
+    def wait_for(self, seconds: float) -> bool:
+        """Waits at most ``seconds``; True when it is time to stop."""
+        if self._event.wait(seconds):
+            return True
+        return self._parent is not None and os.getppid() != self._parent
+
     def wait(self) -> None:
         """Returns when it is time to stop."""
         while not self._event.wait(_PARENT_POLL_SECONDS if self._parent else None):

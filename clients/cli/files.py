@@ -1,0 +1,94 @@
+"""The FILE of a command: a program (.py, .cfir) or an artifact (.cfa), and the lists of targets to build it for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clients.cli.output import Output, Progress
+from clients.sdk.compiler import BuildProgress, BuildResult
+from clients.sdk.farm import as_targets
+from crossfarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from clients.sdk.farm import Farm
+    from crossfarm.artifact import Artifact
+    from crossfarm.ir.module import IRModule
+    from crossfarm.target import Target
+
+PROGRAM_SUFFIXES = (".py", ".cfir")
+ARTIFACT_SUFFIX = ".cfa"
+
+FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A program (.py, .cfir) or an artifact (.cfa).")]
+OptLevelOption = Annotated[
+    int | None, typer.Option("--opt-level", min=0, max=3, help="Optimization level.", show_default="3")
+]
+
+
+def is_artifact(path: Path) -> bool:
+    """True for an artifact, False for a program, by the name. Raises UsageError for others and for missing files."""
+    if path.suffix not in (*PROGRAM_SUFFIXES, ARTIFACT_SUFFIX):
+        raise UsageError(f"{path} is neither a program (.py, .cfir) nor an artifact (.cfa)")
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}")
+    return path.suffix == ARTIFACT_SUFFIX
+
+
+def load_program(path: Path) -> IRModule:
+    """The module in ``path``. Raises InvalidModule, and UsageError for an artifact or a missing file."""
+    if is_artifact(path):
+        raise UsageError(f"{path} is an artifact, which is built already", hint="give the program (.py, .cfir)")
+    from crossfarm.frontends import load
+
+    return load(str(path))
+
+
+def open_artifact(path: Path) -> Artifact:
+    """The artifact in ``path``. Raises InvalidArtifact."""
+    from crossfarm.artifact import Artifact
+
+    return Artifact.open(path)
+
+
+def build(
+    farm: Farm,
+    module: IRModule,
+    target: str | Target | list[str],
+    output: Output,
+    *,
+    opt_level: int | None = None,
+    keep_sources: bool = False,
+    timeout: float | None = None,
+    use_cache: bool = True,
+) -> BuildResult:
+    """Builds with progress on the terminal. Raises as ``Farm.build``."""
+    with output.progress("building") as progress:
+        return farm.compiler.build(
+            module,
+            as_targets(target),
+            opt_level=opt_level,
+            keep_sources=keep_sources,
+            timeout=timeout,
+            use_cache=use_cache,
+            on_progress=lambda step: _show(progress, step),
+        )
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Writes ``data`` to ``path`` whole or not at all. Raises UsageError where it cannot."""
+    scratch = path.with_name(f".{path.name}.part")
+    try:
+        scratch.write_bytes(data)
+        scratch.replace(path)
+    except OSError as failure:
+        scratch.unlink(missing_ok=True)
+        raise UsageError(f"cannot write {path}: {failure.strerror}") from failure
+
+
+def _show(progress: Progress, step: BuildProgress) -> None:
+    if step.step:
+        progress.say(f"building for {step.target}: {step.step} ({step.index} of {step.count})")
+    else:
+        progress.say(f"waiting for the compiler: {step.ahead} before this build")

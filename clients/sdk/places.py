@@ -1,0 +1,47 @@
+"""Where a user's files of crossfarm live, on every platform.
+
+| what | Linux and BSD | macOS | Windows | override |
+| --- | --- | --- | --- | --- |
+| configuration | ``$XDG_CONFIG_HOME`` or ``~/.config`` | ``~/Library/Application Support`` | ``%APPDATA%`` | ``CROSSFARM_CONFIG`` (the file) |
+| state: the farm of ``up`` | ``$XDG_STATE_HOME`` or ``~/.local/state`` | as configuration | ``%LOCALAPPDATA%`` | ``CROSSFARM_STATE`` |
+| cache: built artifacts | ``$XDG_CACHE_HOME`` or ``~/.cache`` | ``~/Library/Caches`` | ``%LOCALAPPDATA%`` | ``CROSSFARM_CACHE`` |
+
+An XDG variable that is set wins on every platform. Nothing here creates a directory.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+_APPLICATION = "crossfarm"
+
+
+def config_file() -> Path:
+    """The user's configuration file; it need not exist."""
+    if named := os.environ.get("CROSSFARM_CONFIG"):
+        return Path(named)
+    return _base("XDG_CONFIG_HOME", ".config", "Library/Application Support", "APPDATA") / "config.toml"
+
+
+def state_dir() -> Path:
+    """The directory of the farm that ``crossfarm up`` keeps running; it need not exist."""
+    if named := os.environ.get("CROSSFARM_STATE"):
+        return Path(named)
+    return _base("XDG_STATE_HOME", ".local/state", "Library/Application Support", "LOCALAPPDATA")
+
+
+def cache_dir() -> Path:
+    """The directory of what can be built again; it need not exist, and may be deleted at any time."""
+    if named := os.environ.get("CROSSFARM_CACHE"):
+        return Path(named)
+    return _base("XDG_CACHE_HOME", ".cache", "Library/Caches", "LOCALAPPDATA")
+
+
+def _base(xdg: str, unix: str, mac: str, windows: str) -> Path:
+    if named := os.environ.get(xdg):
+        return Path(named) / _APPLICATION
+    if sys.platform == "win32":
+        return Path(os.environ.get(windows) or Path.home() / "AppData" / "Local") / _APPLICATION
+    return Path.home() / (mac if sys.platform == "darwin" else unix) / _APPLICATION
