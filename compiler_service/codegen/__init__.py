@@ -1,0 +1,1 @@
+"""Lowered IR → code, one family of files a language: ``llvm*.py`` for CPUs."""

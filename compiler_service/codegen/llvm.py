@@ -1,0 +1,121 @@
+"""Lowered IRModule → native object file, by LLVM."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+import llvmlite.binding as llvm
+
+from compiler_service.codegen.llvm_function import FunctionText, emit_function
+from compiler_service.codegen.llvm_half import HalfConversions
+from crossfarm.errors import BuildFailed
+from crossfarm.ir.module import IRModule
+from crossfarm.target.triples import llvm_triple
+
+if TYPE_CHECKING:
+    from crossfarm.target import Target
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What LLVM is told of a target."""
+
+    triple: str
+    cpu: str
+    features: str
+    tune: str
+    opt_level: int
+
+    @classmethod
+    def of(cls, target: Target, opt_level: int) -> Machine:
+        at = target.attributes
+        features = at.get("features", ())
+        assert isinstance(features, tuple)
+        cpu = str(at["cpu"])
+        return cls(
+            llvm_triple(str(at["arch"]), str(at["os"])), cpu, ",".join(features), str(at.get("tune", cpu)), opt_level
+        )
+
+
+def llvm_version() -> str:
+    """``"22.1.0"``."""
+    return ".".join(map(str, llvm.llvm_version_info))
+
+
+def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str, dict[str, FunctionText]]:
+    """LLVM IR of the module's public functions, and what is known of each by name."""
+    enabled = target.enabled_features()
+    aarch64 = target.attributes["arch"] == "aarch64"
+    half = HalfConversions(from_single=aarch64 or "f16c" in enabled, from_double=aarch64)
+    functions: dict[str, FunctionText] = {}
+    metadata = ['!0 = !{!"branch_weights", i32 1, i32 2000}']
+    declarations: dict[str, str] = {}
+    for name, func in module.functions.items():
+        if func.private:
+            continue
+        text = emit_function(name, func, half, first_metadata=len(metadata))
+        metadata.extend(text.loops)
+        declarations.update(text.declarations)
+        functions[name] = text
+    features = f'"target-cpu"="{machine.cpu}" "target-features"="{machine.features}" "tune-cpu"="{machine.tune}"'
+    attributes = (
+        f"attributes #0 = {{ nounwind {features} }}\n"
+        f"attributes #1 = {{ nounwind noinline {features} }}\n"
+        "attributes #2 = { nounwind willreturn memory(none) }\n"
+    )
+    parts = [
+        f'source_filename = "crossfarm"\ntarget triple = "{machine.triple}"\n',
+        *(f.text for f in functions.values()),
+        "\n".join(declarations[name] for name in sorted(declarations)),
+        attributes,
+        "\n".join(metadata),
+    ]
+    return "\n".join(parts) + "\n", functions
+
+
+def optimize(text: str, machine: Machine) -> llvm.ModuleRef:
+    """Parses, checks and optimizes LLVM IR for the machine. Raises BuildFailed with LLVM's message."""
+    target_machine = _target_machine(machine)
+    try:
+        module = llvm.parse_assembly(text)
+        module.verify()
+    except RuntimeError as failure:
+        raise BuildFailed(f"LLVM refused the generated code: {failure}") from failure
+    module.data_layout = str(target_machine.target_data)
+    tuning = llvm.PipelineTuningOptions(speed_level=machine.opt_level)
+    vectorize = machine.opt_level >= 2
+    tuning.loop_vectorization = vectorize
+    tuning.slp_vectorization = vectorize
+    tuning.loop_interleaving = vectorize
+    tuning.loop_unrolling = machine.opt_level >= 1
+    builder = llvm.create_pass_builder(target_machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+def object_code(module: llvm.ModuleRef, machine: Machine) -> bytes:
+    """The relocatable object file of an optimized module."""
+    return bytes(_target_machine(machine).emit_object(module))
+
+
+def assembly(module: llvm.ModuleRef, machine: Machine) -> str:
+    """The assembly text of an optimized module."""
+    return str(_target_machine(machine).emit_assembly(module))
+
+
+def stub_object(names: tuple[str, ...], machine: Machine) -> bytes:
+    """An object file that defines ``names`` as functions, for the linker to find."""
+    functions = "\n".join(f"define void @{name}() {{ ret void }}" for name in names)
+    module = llvm.parse_assembly(f'target triple = "{machine.triple}"\n{functions}\n')
+    return object_code(module, machine)
+
+
+@cache
+def _target_machine(machine: Machine) -> llvm.TargetMachine:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    return llvm.Target.from_triple(machine.triple).create_target_machine(
+        cpu=machine.cpu, features=machine.features, opt=machine.opt_level, reloc="pic", codemodel="default"
+    )

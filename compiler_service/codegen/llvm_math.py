@@ -1,0 +1,285 @@
+"""Intrinsics → LLVM IR: LLVM's own where it has one, libm's functions, or composed of others.
+
+float16 and bfloat16 go through float32, with one rounding at the end.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler_service.codegen.llvm_half import is_half
+from compiler_service.codegen.llvm_text import Value, float_constant, int_constant, register_type, zero
+from crossfarm.errors import BuildFailed
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.expr import BufferLoad, Call, Expr, StringImm
+from crossfarm.ir.intrinsics import EXTERN_ALLOWED
+
+if TYPE_CHECKING:
+    from compiler_service.codegen.llvm_expr import ExprEmitter
+
+#: Intrinsic → LLVM's, for float32 and float64.
+_LLVM = {
+    "exp": "exp", "exp2": "exp2", "log": "log", "log2": "log2", "log10": "log10", "sqrt": "sqrt",
+    "sin": "sin", "cos": "cos", "tan": "tan", "asin": "asin", "acos": "acos", "atan": "atan",
+    "sinh": "sinh", "cosh": "cosh", "tanh": "tanh", "atan2": "atan2", "pow": "pow", "fma": "fma",
+    "floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round", "nearbyint": "nearbyint",
+    "abs": "fabs", "copysign": "copysign",
+}  # fmt: skip
+#: Intrinsic → libm's function for float64; float32's has an ``f`` appended.
+_LIBM = {name: name for name in ("log1p", "erf", "asinh", "acosh", "atanh", "fmod", "hypot", "nextafter")}
+
+
+def emit_call(e: ExprEmitter, node: Call) -> Value:
+    """The value of an intrinsic call; int32 0 for one without a value."""
+    special = _SPECIAL.get(node.op)
+    if special is not None:
+        return special(e, node)
+    args = [e.emit(a) for a in node.args]
+    return _float_call(e, node.op, args)
+
+
+def _float_call(e: ExprEmitter, name: str, args: list[Value]) -> Value:
+    dtype = args[0].dtype
+    if is_half(dtype):
+        wide = _float_call(e, name, [e.half.widen(e.b, a) for a in args])
+        return e.half.narrow(e.b, wide, dtype)
+    if name in _LLVM:
+        return float_intrinsic(e, _LLVM[name], *args)
+    if name in _LIBM:
+        return _libm(e, _LIBM[name], args)
+    if name == "rsqrt":
+        root = float_intrinsic(e, "sqrt", args[0])
+        return e.b.value(dtype, f"fdiv {float_constant(dtype, 1.0).typed}, {root.text}")
+    if name == "sigmoid":
+        negated = e.b.value(dtype, f"fneg {args[0].typed}")
+        power = float_intrinsic(e, "exp", negated)
+        one = float_constant(dtype, 1.0)
+        total = e.b.value(dtype, f"fadd {one.typed}, {power.text}")
+        return e.b.value(dtype, f"fdiv {one.typed}, {total.text}")
+    if name == "exp10":  # not every C library has exp10
+        return float_intrinsic(e, "pow", float_constant(dtype, 10.0), args[0])
+    raise BuildFailed(f"function {e.function!r}: no code for intrinsic {name!r} on {dtype}")
+
+
+def float_intrinsic(e: ExprEmitter, name: str, *args: Value) -> Value:
+    """LLVM's intrinsic ``name`` on arguments of one float32 or float64 dtype, lanes included."""
+    dtype = args[0].dtype
+    return e.b.value(
+        dtype, f"call {register_type(dtype)} @llvm.{name}.{_suffix(dtype)}({', '.join(a.typed for a in args)})"
+    )
+
+
+def float_remainder(e: ExprEmitter, op: str, a: Value, b: Value) -> Value:
+    """``mod``: C's fmod. ``floormod``: the result has the divisor's sign, as Python's and numpy's."""
+    remainder = _libm(e, "fmod", [a, b])
+    if op == "mod":
+        return remainder
+    none = zero(a.dtype)
+    nonzero = e.binary("ne", remainder, none)
+    negative = e.binary("lt", remainder, none)
+    divisor_negative = e.binary("lt", b, none)
+    differ = e.b.value(nonzero.dtype, f"xor {negative.typed}, {divisor_negative.text}")
+    moved = e.b.value(a.dtype, f"fadd {remainder.typed}, {b.text}")
+    adjust = e.b.value(nonzero.dtype, f"and {nonzero.typed}, {differ.text}")
+    return e.b.value(a.dtype, f"select {adjust.typed}, {moved.typed}, {remainder.typed}")
+
+
+def _suffix(dtype: str) -> str:
+    scalar, lanes = dt.split(dtype)
+    letter = "f" if dt.is_float(scalar) else "i"
+    width = 1 if scalar == "bool" else dt.bits(scalar)
+    return f"{letter}{width}" if lanes == 1 else f"v{lanes}{letter}{width}"
+
+
+def _libm(e: ExprEmitter, name: str, args: list[Value]) -> Value:
+    """A call of libm's function for each lane."""
+    scalar, lanes = dt.split(args[0].dtype)
+    if lanes > 1:
+        result = Value("poison", args[0].dtype)
+        for lane in range(lanes):
+            element = _libm(e, name, [e.extract(a, lane) for a in args])
+            result = e.insert(result, element, lane)
+        return result
+    symbol = f"{name}f" if scalar == "float32" else name
+    type_ = register_type(scalar)
+    e.externs[symbol] = f"declare {type_} @{symbol}({', '.join([type_] * len(args))}) #2"
+    return e.b.value(scalar, f"call {type_} @{symbol}({', '.join(a.typed for a in args)})")
+
+
+# --- intrinsics that are not plain float functions
+
+
+def _abs(e: ExprEmitter, node: Call) -> Value:
+    value = e.emit(node.args[0])
+    if dt.is_float(value.dtype):
+        if is_half(value.dtype):
+            mask = int_constant(dt.with_lanes("uint16", dt.lanes_of(value.dtype)), 0x7FFF)
+            return e.b.value(value.dtype, f"and {value.typed}, {mask.text}")
+        return float_intrinsic(e, "fabs", value)
+    if dt.is_signed(value.dtype):
+        return e.b.value(
+            value.dtype, f"call {register_type(value.dtype)} @llvm.abs.{_suffix(value.dtype)}({value.typed}, i1 false)"
+        )
+    return value
+
+
+def _classify(e: ExprEmitter, node: Call) -> Value:
+    value = e.emit(node.args[0])
+    if not dt.is_float(value.dtype):
+        return int_constant(node.dtype, int(node.op == "isfinite"))
+    if is_half(value.dtype):
+        value = e.half.widen(e.b, value)
+    # bits of llvm.is.fpclass: 3 any NaN, 0x204 either infinity, 0x1F8 the finite ones
+    mask = {"isnan": 0x3, "isinf": 0x204, "isfinite": 0x1F8}[node.op]
+    type_ = register_type(node.dtype)
+    return e.b.value(node.dtype, f"call {type_} @llvm.is.fpclass.{_suffix(value.dtype)}({value.typed}, i32 {mask})")
+
+
+def _popcount(e: ExprEmitter, node: Call) -> Value:
+    value = e.emit(node.args[0])
+    return e.b.value(
+        value.dtype, f"call {register_type(value.dtype)} @llvm.ctpop.{_suffix(value.dtype)}({value.typed})"
+    )
+
+
+def _clz(e: ExprEmitter, node: Call) -> Value:
+    value = e.emit(node.args[0])
+    call = f"call {register_type(value.dtype)} @llvm.ctlz.{_suffix(value.dtype)}({value.typed}, i1 false)"
+    return e.convert(e.b.value(value.dtype, call), node.dtype)
+
+
+def _bitwise_not(e: ExprEmitter, node: Call) -> Value:
+    value = e.emit(node.args[0])
+    ones = "true" if dt.is_bool(value.dtype) else "-1"
+    if dt.lanes_of(value.dtype) > 1:
+        ones = f"splat ({register_type(dt.scalar_of(value.dtype))} {ones})"
+    return e.b.value(value.dtype, f"xor {value.typed}, {ones}")
+
+
+def _reinterpret(e: ExprEmitter, node: Call) -> Value:
+    value = e.emit(node.args[0])
+    source, target = register_type(value.dtype), register_type(node.dtype)
+    if dt.is_bool(value.dtype):
+        byte = dt.with_lanes("uint8", dt.lanes_of(value.dtype))
+        value, source = e.b.value(byte, f"zext {value.typed} to {register_type(byte)}"), register_type(byte)
+    if dt.is_bool(node.dtype):
+        return e.b.value(node.dtype, f"icmp ne {value.typed}, zeroinitializer")
+    if source == target:
+        return Value(value.text, node.dtype)
+    return e.b.value(node.dtype, f"bitcast {value.typed} to {target}")
+
+
+def _if_then_else(e: ExprEmitter, node: Call) -> Value:
+    condition, if_true, if_false = node.args
+    if dt.lanes_of(condition.dtype) == 1:
+        if e.is_unsafe(if_true) or e.is_unsafe(if_false):
+            return e.choose(condition, if_true, if_false)
+    elif e.is_unsafe(if_true) or e.is_unsafe(if_false):
+        raise BuildFailed(
+            f"function {e.function!r}: if_then_else with a vector condition guards an access or a division",
+            hint="write the guard per element: crossfarm vectorizes the loop itself",
+        )
+    flag, a, b = e.emit(condition), e.emit(if_true), e.emit(if_false)
+    return e.b.value(node.dtype, f"select {flag.typed}, {a.typed}, {b.typed}")
+
+
+def _likely(e: ExprEmitter, node: Call) -> Value:
+    return e.emit(node.args[0])
+
+
+def _assume(e: ExprEmitter, node: Call) -> Value:
+    """Nothing: telling LLVM would turn a broken promise into undefined behaviour."""
+    return int_constant("int32", 0)
+
+
+def _shift(e: ExprEmitter, node: Call) -> Value:
+    a, b = (e.emit(x) for x in node.args)
+    return e.binary("shl" if node.op == "shift_left" else "shr", a, b)
+
+
+def _ldexp(e: ExprEmitter, node: Call) -> Value:
+    value, exponent = (e.emit(x) for x in node.args)
+    if is_half(value.dtype):
+        wide = _ldexp_values(e, e.half.widen(e.b, value), exponent)
+        return e.half.narrow(e.b, wide, value.dtype)
+    return _ldexp_values(e, value, exponent)
+
+
+def _ldexp_values(e: ExprEmitter, value: Value, exponent: Value) -> Value:
+    power = e.convert(exponent, dt.with_lanes("int32", dt.lanes_of(value.dtype)))
+    type_ = register_type(value.dtype)
+    call = f"call {type_} @llvm.ldexp.{_suffix(value.dtype)}.{_suffix(power.dtype)}({value.typed}, {power.typed})"
+    return e.b.value(value.dtype, call)
+
+
+def _q_multiply_shift(e: ExprEmitter, node: Call) -> Value:
+    """``round(x * y * 2**-(q + s))`` in fixed point, computed in 64 bits with halves rounded up."""
+    lanes = dt.lanes_of(node.dtype)
+    wide = dt.with_lanes("int64", lanes)
+    x, y, q, s = (e.convert(e.emit(a), dt.with_lanes("int64", dt.lanes_of(a.dtype))) for a in node.args)
+    product = e.binary("mul", x, y)
+    total = e.binary("add", q, s)
+    one = int_constant(wide, 1)
+    half = e.binary("shl", one, e.binary("sub", total, one))
+    return e.convert(e.binary("shr", e.binary("add", product, half), total), node.dtype)
+
+
+def _call_extern(e: ExprEmitter, node: Call) -> Value:
+    name = node.args[0].value if node.args and isinstance(node.args[0], StringImm) else None
+    if name not in EXTERN_ALLOWED or len(node.args) - 1 != EXTERN_ALLOWED[name]:
+        raise BuildFailed(
+            f"function {e.function!r}: {node.op} of {name!r} with {len(node.args) - 1} arguments is not allowed",
+            hint="the allowed functions and their arity are EXTERN_ALLOWED in crossfarm/ir/intrinsics.py",
+        )
+    if name in ("memcpy", "memmove", "memset"):
+        return _memory_call(e, name, node)
+    scalar = "float32" if name.endswith("f") and name != "erf" else "float64"
+    args = [e.convert(e.emit(a), dt.with_lanes(scalar, dt.lanes_of(a.dtype))) for a in node.args[1:]]
+    libm_name = name if scalar == "float64" else name[:-1]
+    return e.convert(_libm(e, libm_name, args), node.dtype)
+
+
+def _memory_call(e: ExprEmitter, name: str, node: Call) -> Value:
+    target = e.emit(node.args[1])
+    second = e.emit(node.args[2])
+    size = e.convert(e.emit(node.args[3]), "int64")
+    if name == "memset":
+        second = e.convert(second, "int8")
+        e.b.do(f"call void @llvm.memset.p0.i64({target.typed}, {second.typed}, {size.typed}, i1 false)")
+    else:
+        e.b.do(f"call void @llvm.{name}.p0.p0.i64({target.typed}, {second.typed}, {size.typed}, i1 false)")
+    return (
+        target
+        if node.dtype == "handle"
+        else zero(node.dtype)
+        if dt.is_float(node.dtype)
+        else int_constant(node.dtype, 0)
+    )
+
+
+def _address_of(e: ExprEmitter, node: Call) -> Value:
+    load: Expr = node.args[0]
+    if not isinstance(load, BufferLoad):
+        raise BuildFailed(f"function {e.function!r}: address_of takes a buffer element")
+    return e.address(load.buffer, load.indices)
+
+
+def _ret(e: ExprEmitter, node: Call) -> Value:
+    e.emit(node.args[0])
+    e.b.terminate("ret i32 0")
+    e.b.open(e.b.name("unreached"))
+    return int_constant("int32", 0)
+
+
+def _storage_sync(e: ExprEmitter, node: Call) -> Value:
+    """One thread has nobody to wait for."""
+    return int_constant("int32", 0)
+
+
+_SPECIAL = {
+    "abs": _abs, "isnan": _classify, "isinf": _classify, "isfinite": _classify, "popcount": _popcount, "clz": _clz,
+    "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
+    "assume": _assume, "shift_left": _shift, "shift_right": _shift, "ldexp": _ldexp,
+    "q_multiply_shift": _q_multiply_shift, "call_extern": _call_extern, "call_pure_extern": _call_extern,
+    "address_of": _address_of, "ret": _ret, "storage_sync": _storage_sync,
+}  # fmt: skip

@@ -1,0 +1,190 @@
+"""Object file → shared library, by an LLD; and what the library then needs of the device.
+
+No sysroot: what the code may call of libm and libc is known, so stub libraries with those symbols are made here, once a
+target, and linked against. The result names only the libraries that it really uses.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from crossfarm.errors import BuildFailed
+
+LINK_TIMEOUT = 60.0
+
+#: float64 functions of libm that code or LLVM may call; each has a float32 one with ``f`` appended.
+_LIBM_NAMES = ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp2", "expm1", "fabs", "fdim", "floor", "fma", "fmax", "fmin", "fmod", "hypot", "ldexp", "lgamma", "log", "log10", "log1p", "log2", "nearbyint", "nextafter", "pow", "remainder", "rint", "round", "roundeven", "sin", "sincos", "sinh", "sqrt", "tan", "tanh", "tgamma", "trunc"]
+#: Only GNU's libm has these.
+_GNU_LIBM_NAMES = ("exp10",)
+_LIBC_NAMES = ("memcpy", "memmove", "memset", "memcmp", "bcmp")
+
+
+@dataclass(frozen=True)
+class Platform:
+    """How to link for one operating system: sonames by stub name, and the symbols of each."""
+
+    sonames: dict[str, str]
+    symbols: dict[str, tuple[str, ...]]
+
+
+def _with_float(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
+    return tuple(sorted(f"{n}{suffix}" for n in names for suffix in ("", "f")))
+
+
+#: LLD's emulation by architecture: a row more, and an architecture more.
+EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "arm": "armelf_linux_eabi", "riscv64": "elf64lriscv"}
+PLATFORMS = {
+    "linux": Platform(
+        {"m": "libm.so.6", "c": "libc.so.6"},
+        {"m": _with_float((*_LIBM_NAMES, *_GNU_LIBM_NAMES)), "c": _LIBC_NAMES},
+    ),
+    "android": Platform({"m": "libm.so", "c": "libc.so"}, {"m": _with_float(_LIBM_NAMES), "c": _LIBC_NAMES}),
+}
+
+#: Makes the object file that defines the given symbols.
+StubMaker = Callable[[tuple[str, ...]], bytes]
+
+
+def link(
+    code: bytes, arch: str, system: str, soname: str, stub_object: StubMaker, *, timeout: float = LINK_TIMEOUT
+) -> bytes:
+    """Links one object file into a shared library that exports its visible symbols; same input, same bytes.
+
+    Raises:
+        BuildFailed: no linker for the platform, or the linker failed or ran over ``timeout`` seconds.
+    """
+    if system not in PLATFORMS or arch not in EMULATIONS:
+        raise BuildFailed(f"no linking for {arch} on {system} yet")
+    stubs = _stubs(arch, system, stub_object)
+    with tempfile.TemporaryDirectory(prefix="crossfarm-link-") as folder:
+        object_file, library = Path(folder, "code.o"), Path(folder, "code.so")
+        object_file.write_bytes(code)
+        _run_linker(
+            [
+                "-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname,
+                "--as-needed", *map(str, stubs), "--no-undefined", "--gc-sections", "--strip-all",
+                "--build-id=none", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack",
+            ],
+            timeout,
+        )  # fmt: skip
+        return library.read_bytes()
+
+
+def linker_version() -> str:
+    """The linker's own version line, as ``"LLD 14.0.6"``."""
+    return _version(tuple(_find_linker()))
+
+
+def needed_libraries(library: bytes) -> tuple[str, ...]:
+    """Sonames that an ELF shared library names as needed (DT_NEEDED), in its order."""
+    wide = library[4] == 2
+    order = "<" if library[5] == 1 else ">"
+    dynamic = _section(library, order, wide, kind=6)
+    if dynamic is None:
+        return ()
+    offset, size, strings = dynamic
+    entry = struct.Struct(f"{order}{'qQ' if wide else 'iI'}")
+    names = []
+    for at in range(offset, offset + size, entry.size):
+        tag, value = entry.unpack_from(library, at)
+        if tag == 1:
+            start = strings + value
+            names.append(library[start : library.index(b"\0", start)].decode())
+    return tuple(names)
+
+
+def _section(library: bytes, order: str, wide: bool, kind: int) -> tuple[int, int, int] | None:
+    """File offset and size of the first section of a type, and the offset of the strings it links to."""
+    table = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", library, 40 if wide else 32)[0]
+    size, count = struct.unpack_from(f"{order}HH", library, 58 if wide else 46)
+    row = struct.Struct(f"{order}{'IIQQQQI' if wide else 'IIIIIII'}")
+    rows = [row.unpack_from(library, table + i * size) for i in range(count)]
+    for _, type_, _, _, offset, length, linked in rows:
+        if type_ == kind:
+            return offset, length, rows[linked][4]
+    return None
+
+
+def _run_linker(arguments: list[str], timeout: float) -> None:
+    command = [*_find_linker(), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired:
+        raise BuildFailed(f"the linker took longer than {timeout:g} s") from None
+    except OSError as failure:
+        raise BuildFailed(f"the linker {command[0]} cannot be started: {failure}") from failure
+    if done.returncode != 0:
+        said = "; ".join(line for line in done.stderr.splitlines() if line.strip())[:2000]
+        raise BuildFailed(f"the linker failed with status {done.returncode}: {said or 'it said nothing'}")
+
+
+@cache
+def _find_linker() -> list[str]:
+    """The system's LLD of the highest version, else the one inside the ziglang wheel."""
+    found: list[tuple[int, str]] = []
+    for folder in os.get_exec_path():
+        try:
+            names = os.listdir(folder)
+        except OSError:
+            continue
+        for name in names:
+            match = re.fullmatch(r"ld\.lld(?:-(\d+))?", name)
+            if match and os.access(os.path.join(folder, name), os.X_OK):
+                found.append((int(match[1] or 0), os.path.join(folder, name)))
+    if found:
+        return [max(found, key=lambda pair: pair[0])[1]]
+    zig = _zig()
+    if zig is not None:
+        return [zig, "ld.lld"]
+    raise BuildFailed("no linker found", hint="install LLD (Debian: lld), or the ziglang package, which has one")
+
+
+def _zig() -> str | None:
+    try:
+        import ziglang
+    except ImportError:
+        return shutil.which("zig")
+    return os.path.join(os.path.dirname(ziglang.__file__), "zig")
+
+
+@cache
+def _version(command: tuple[str, ...]) -> str:
+    done = subprocess.run([*command, "--version"], capture_output=True, text=True, timeout=LINK_TIMEOUT, check=False)
+    match = re.search(r"LLD \d[\w.]*", done.stdout)
+    return match[0] if match else "LLD"
+
+
+_stub_folder: tempfile.TemporaryDirectory[str] | None = None
+_stub_files: dict[tuple[str, str], tuple[Path, ...]] = {}
+
+
+def _stubs(arch: str, system: str, stub_object: StubMaker) -> tuple[Path, ...]:
+    """Paths of the platform's stub libraries; made on first use in this process, gone with it."""
+    global _stub_folder
+    known = _stub_files.get((arch, system))
+    if known is not None and all(path.exists() for path in known):
+        return known
+    if _stub_folder is None:
+        _stub_folder = tempfile.TemporaryDirectory(prefix="crossfarm-stubs-")
+    platform = PLATFORMS[system]
+    made = []
+    for name, soname in platform.sonames.items():
+        folder = Path(_stub_folder.name, f"{arch}-{system}")
+        folder.mkdir(exist_ok=True)
+        object_file, library = folder / f"{name}.o", folder / soname
+        object_file.write_bytes(stub_object(platform.symbols[name]))
+        _run_linker(
+            ["-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname], LINK_TIMEOUT
+        )
+        made.append(library)
+    _stub_files[arch, system] = tuple(made)
+    return tuple(made)

@@ -1,0 +1,68 @@
+"""The compile pipeline: one readable list of named steps for each target kind."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from compiler_service.passes.base import Pass
+from compiler_service.passes.lower_blocks import LowerBlocks
+from compiler_service.passes.plan_workspace import PlanWorkspace
+from crossfarm.errors import UnsupportedTarget
+from crossfarm.ir.module import IRModule
+
+if TYPE_CHECKING:
+    from crossfarm.target import Target
+
+#: Called before a step with its name, its index and how many there are.
+OnStep = Callable[[str, int, int], None]
+
+PIPELINES: dict[str, tuple[Pass, ...]] = {
+    "llvm": (
+        LowerBlocks(),
+        PlanWorkspace(),
+    ),
+}
+
+
+def pipeline_for(target: Target) -> tuple[Pass, ...]:
+    """The passes for a target's kind. Raises UnsupportedTarget where there are none."""
+    try:
+        return PIPELINES[target.kind]
+    except KeyError:
+        raise UnsupportedTarget(f"this server has no pipeline for target kind {target.kind!r} yet") from None
+
+
+def run_pipeline(
+    module: IRModule,
+    target: Target,
+    on_pass: Callable[[str, IRModule], None] = lambda name, module: None,
+    on_step: Callable[[str], None] = lambda name: None,
+) -> tuple[IRModule, list[tuple[str, float]]]:
+    """Runs the target's passes; the lowered module and each pass' seconds.
+
+    ``CROSSFARM_DEBUG=passes`` prints the module after each pass, ``CROSSFARM_DEBUG=verify`` verifies it; both with a
+    comma.
+
+    Args:
+        on_step: called with each pass' name before it runs.
+        on_pass: called with each pass' name and result.
+    """
+    debug = frozenset(os.environ.get("CROSSFARM_DEBUG", "").split(","))
+    times = []
+    for step in pipeline_for(target):
+        on_step(step.name)
+        started = time.perf_counter()
+        module = step.apply(module, target)
+        times.append((step.name, time.perf_counter() - started))
+        if "passes" in debug:
+            print(f"# after {step.name}\n{module.script()}", file=sys.stderr)
+        if "verify" in debug:
+            from crossfarm.ir.verify import verify
+
+            verify(module)
+        on_pass(step.name, module)
+    return module, times
