@@ -27,6 +27,7 @@ def parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--host", default="127.0.0.1", help="address that workers listen on (default: 127.0.0.1)")
     serve.add_argument("--ports", default="", metavar="LOW-HIGH", help="range for workers' ports (default: any)")
+    serve.add_argument("--advertise", default="", metavar="HOST", help="what clients call workers by (default: --host)")
     serve.add_argument("--state", type=Path, help="directory for caches (default: a temporary one)")
     serve.add_argument("--announce", metavar="FILE", help="write a JSON object there when all devices are ready")
     serve.add_argument("--with-parent", action="store_true", help="stop when the process that started this one ends")
@@ -69,6 +70,7 @@ def serve(options: argparse.Namespace, state: Path) -> None:
         send=control.send,
         on_all_ready=readiness.devices_ready,
         worker_arguments=["--ports", options.ports] if options.ports else [],
+        advertise=options.advertise,
     )
     supervisor.start()
     control.start(supervisor)

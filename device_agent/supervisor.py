@@ -85,6 +85,7 @@ class Supervisor:
         host: address that workers listen on.
         send: takes a message for the tracker; never blocks.
         on_all_ready: called once when every device has had a ready worker, or was found unhealthy.
+        advertise: host that clients are told instead of ``host``, where a forwarder stands in between.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Supervisor:
         send: Callable[[AgentMessage], None],
         on_all_ready: Callable[[], None],
         worker_arguments: list[str] | None = None,
+        advertise: str = "",
         limits: Limits = Limits(),
     ) -> None:
         self._devices = {info.id: _Device(info, driver, index) for info, driver, index in devices}
@@ -105,6 +107,7 @@ class Supervisor:
         self._send = send
         self._on_all_ready = on_all_ready
         self._worker_arguments = worker_arguments or []
+        self._advertise = advertise
         self._limits = limits
         self._stores: list[str] = []
         self._spawner = best_spawner(sorted({driver for _, driver, _ in devices}))
@@ -258,7 +261,10 @@ class Supervisor:
             return
         if kind == "bound":
             lease.bound = True
-            self._send(AgentMessage(ready=LeaseReady(lease_id=lease.start.lease_id, address=worker.address)))
+            address = worker.address
+            if self._advertise:
+                address = f"{self._advertise}:{address.rpartition(':')[2]}"
+            self._send(AgentMessage(ready=LeaseReady(lease_id=lease.start.lease_id, address=address)))
             # The next lease's worker starts now, not at the end of this one, so that it is there at once.
             self._warm_up(device)
         elif kind == "loaded":
