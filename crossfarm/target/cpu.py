@@ -1,7 +1,7 @@
 """CPU features and models: one vocabulary for targets, artifacts' requirements and what a machine has.
 
 Names of features are LLVM's without the sign (``avx2``, ``sse4.1``, ``neon``, ``dotprod``), whatever the operating
-system calls them. A target's ``features`` attribute is the same names with ``+`` or ``-`` in front, which is what LLVM takes.
+system calls them. A target's ``features`` attribute is the same names with ``+`` or ``-`` in front, as LLVM takes them.
 Nothing here imports a compiler: agents on boards call it.
 """
 

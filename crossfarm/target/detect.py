@@ -17,7 +17,7 @@ _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 def detect() -> Target:
     """This machine as a CPU target.
 
-    The model is a level or ``generic`` and every further feature is listed, so that code needs nothing but what is there
+    The model is a level or ``generic`` and every further feature is listed, so that code needs only what is there
     (virtual machines hide features of the model they report); the core itself goes into ``tune``.
 
     Raises:

@@ -1,0 +1,168 @@
+"""``Artifact``: what a build gives. One file with everything a device needs, and the module it came from."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from crossfarm.artifact import container
+from crossfarm.artifact.files import write_atomically
+from crossfarm.errors import InvalidArtifact, NotFound
+from crossfarm.wire.v1.artifact_pb2 import EntryPoint, Manifest, Variant
+
+if TYPE_CHECKING:
+    from crossfarm.ir.module import IRModule
+
+
+class Artifact:
+    """An artifact in memory, fully checked. Make one with ``open``, ``from_bytes`` or ``write_artifact``.
+
+    Attributes:
+        data: the file's bytes.
+        manifest: what is in it; treat it as read-only.
+    """
+
+    def __init__(self, data: bytes, contents: container.Contents) -> None:
+        self.data = data
+        self.manifest: Manifest = contents.manifest
+        self._contents = contents
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Artifact:
+        """Reads and checks the file at ``path``. Raises NotFound, InvalidArtifact."""
+        try:
+            data = Path(path).read_bytes()
+        except FileNotFoundError as failure:
+            raise NotFound(f"there is no artifact at {os.fspath(path)!r}", hint="check the path") from failure
+        except OSError as failure:
+            raise InvalidArtifact(f"cannot read {os.fspath(path)!r}: {failure.strerror}") from failure
+        return cls(data, container.unpack(data, what=os.fspath(path)))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, *, what: str = "") -> Artifact:
+        """Checks ``data`` in full. Raises InvalidArtifact; ``what`` is how messages call it."""
+        return cls(data, container.unpack(data, what=what))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the file's bytes in hex: the artifact's identity."""
+        return hashlib.sha256(self.data).hexdigest()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return len(self.data)
+
+    @property
+    def name(self) -> str:
+        """The module's name."""
+        return self.manifest.name
+
+    @property
+    def producer(self) -> str:
+        """The release that wrote it, for people."""
+        return self._contents.producer
+
+    @property
+    def variants(self) -> Sequence[Variant]:
+        """The variants, in order of preference."""
+        return self.manifest.variants
+
+    @cached_property
+    def entry_points(self) -> Mapping[str, EntryPoint]:
+        """Functions by name; where variants differ, the first one that has it speaks."""
+        found: dict[str, EntryPoint] = {}
+        for variant in self.manifest.variants:
+            for entry in variant.entry_points:
+                found.setdefault(entry.name, entry)
+        return found
+
+    def section(self, number: int) -> bytes:
+        """The section of that id. Raises NotFound."""
+        try:
+            return bytes(self._contents.sections[number])
+        except KeyError:
+            raise NotFound(f"artifact {self.name!r} has no section {number}") from None
+
+    def library(self, variant: Variant) -> bytes:
+        """The native library of one of ``variants``. Raises NotFound where it has none."""
+        return self.section(variant.library_section)
+
+    def sources(self) -> dict[str, str]:
+        """Generated sources by name, where the build kept them."""
+        entries = (entry for entry in self.manifest.sections if entry.kind == container.SOURCE)
+        return {entry.name: self.section(entry.id).decode("utf-8", "replace") for entry in entries}
+
+    def module(self) -> IRModule:
+        """The IRModule it was built from. Raises NotFound where it carries none, InvalidModule for a damaged one."""
+        from crossfarm.ir.serialize import loads  # devices that only run code never load the IR
+
+        return loads(self.section(self.manifest.ir_section))
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the file, atomically. Raises ResourceExhausted where the disk is full, UsageError for a bad path."""
+        write_atomically(path, self.data)
+
+    def rewritten(self, manifest: Manifest) -> Artifact:
+        """The same sections under a changed manifest, whose section entries may be fewer; unknown optional sections
+        that it still names are kept. Raises InvalidArtifact where it names one that is not there."""
+        missing = [entry.id for entry in manifest.sections if entry.id not in self._contents.sections]
+        if missing:
+            raise InvalidArtifact(f"the changed manifest names sections that are not there: {missing}")
+        return Artifact.from_bytes(container.pack(manifest, self._contents.sections))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Artifact) and self.data == other.data
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
+
+    def __repr__(self) -> str:
+        return f"<Artifact {self.name!r} {self.digest[:12]} {self.size} bytes, {len(self.variants)} variants>"
+
+
+def write_artifact(
+    name: str,
+    variants: Sequence[Variant],
+    libraries: Sequence[bytes],
+    module: bytes = b"",
+    sources: Sequence[Mapping[str, str]] = (),
+    toolchain: Mapping[str, str] | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Puts an artifact together; the same input gives the same bytes.
+
+    Args:
+        name: the module's name.
+        variants: in order of preference; ``library_section`` is filled here.
+        libraries: one for each variant, ``b""`` for none.
+        module: the ``.cfir`` bytes it was built from, ``b""`` to leave it out (then it cannot be rebuilt).
+        sources: generated sources of each variant, name → text; () for none.
+        toolchain: versions of what built it.
+        options: build options, as text.
+
+    Raises:
+        InvalidArtifact: a variant is malformed.
+    """
+    if len(libraries) != len(variants) or len(sources) not in (0, len(variants)):
+        raise InvalidArtifact(f"{len(variants)} variants need as many libraries and sources, or no sources")
+    manifest = container.manifest_of(name, variants, toolchain or {}, options or {})
+    bodies: dict[int, bytes] = {}
+
+    def put(kind: str, section_name: str, body: bytes, *, critical: bool = False) -> int:
+        number = container.add_section(manifest, kind, section_name, critical=critical)
+        bodies[number] = body
+        return number
+
+    if module:
+        manifest.ir_section = put(container.IR, f"{name}.cfir", module)
+    for index, (variant, library) in enumerate(zip(manifest.variants, libraries)):
+        label = f"variant-{index}/" if len(variants) > 1 else ""
+        variant.library_section = put(container.LIBRARY, f"{label}library", library, critical=True) if library else 0
+        for source, text in sorted(sources[index].items()) if sources else ():
+            put(container.SOURCE, f"{label}{source}", text.encode())
+    return Artifact.from_bytes(container.pack(manifest, bodies))
