@@ -1,0 +1,22 @@
+"""What a well-formed module is, as code: one function a rule, each with a name that its errors carry.
+
+``verify`` runs before and after each pass in tests and wherever a module comes from outside. The rules are in
+``functions``, ``statements``, ``blocks`` and ``expressions``; ``walk`` brings each node to its rules with what is
+in scope there; ``scope`` says what that is.
+"""
+
+from __future__ import annotations
+
+from crossfarm.ir.module import IRModule
+from crossfarm.ir.verify import blocks, expressions, functions, statements  # noqa: F401 - they register their rules
+from crossfarm.ir.verify.rule import RULES, Rule
+from crossfarm.ir.verify.walk import verify_function, verify_names
+
+__all__ = ["RULES", "Rule", "verify"]
+
+
+def verify(mod: IRModule) -> None:
+    """Raises VerifyError for the first rule that ``mod`` breaks, naming the function, the node and the rule."""
+    verify_names(mod)
+    for name, func in mod.functions.items():
+        verify_function(name, func)
