@@ -15,8 +15,9 @@ A selector is a list of conditions, separated by commas, all of which must hold;
 | ``key`` / ``!key`` | is there and not ``false``, ``no`` or ``0`` / the opposite |
 
 Text compares without regard to case. Quantities compare as numbers: ``2GiB`` equals ``2048MiB`` (``Ki`` ``Mi`` ``Gi``
-``Ti`` count in 1024s, ``K`` ``M`` ``G`` ``T`` in 1000s; a final ``B`` is welcome). Dotted versions compare part by part:
-``535.104.05 > 535.99``. A value with a comma, a quote or an operator in it is written in double quotes, with ``\\`` before ``"`` and ``\\``.
+``Ti`` count in 1024s, ``K`` ``M`` ``G`` ``T`` in 1000s; a final ``B`` is welcome). Dotted versions compare part by
+part: ``535.104.05 > 535.99``. A value with a comma, a quote or an operator in it is written in double quotes, with
+``\\`` before ``"`` and ``\\``.
 Besides its attributes every device has ``id``, ``agent`` and ``name`` (its id, unless an attribute says otherwise).
 """
 

@@ -119,7 +119,7 @@ def new_server(*, threads: int, name: str, extra_options: list[tuple[str, int]] 
     )
 
 
-def listen(server: grpc.Server, address: str, security: Security = PLAINTEXT) -> str:
+def listen(server: grpc.Server | grpc.aio.Server, address: str, security: Security = PLAINTEXT) -> str:
     """Binds ``server`` to ``address`` (port 0 picks one) and returns the address it got.
 
     Raises PermissionDenied for plaintext beyond loopback, UsageError when the port cannot be had.
