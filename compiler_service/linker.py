@@ -22,9 +22,13 @@ from crossfarm.errors import BuildFailed
 LINK_TIMEOUT = 60.0
 
 #: float64 functions of libm that code or LLVM may call; each has a float32 one with ``f`` appended.
-_LIBM_NAMES = ["acos", "acosh", "asin", "asinh", "atan", "atan2", "atanh", "cbrt", "ceil", "copysign", "cos", "cosh", "erf", "erfc", "exp", "exp2", "expm1", "fabs", "fdim", "floor", "fma", "fmax", "fmin", "fmod", "hypot", "ldexp", "lgamma", "log", "log10", "log1p", "log2", "nearbyint", "nextafter", "pow", "remainder", "rint", "round", "roundeven", "sin", "sincos", "sinh", "sqrt", "tan", "tanh", "tgamma", "trunc"]
+_LIBM_NAMES = (
+    "acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 expm1 fabs fdim floor fma "
+    "fmax fmin fmod hypot ldexp lgamma log log10 log1p log2 nearbyint nextafter pow remainder rint round roundeven "
+    "sin sincos sinh sqrt tan tanh tgamma trunc"
+)
 #: Only GNU's libm has these.
-_GNU_LIBM_NAMES = ("exp10",)
+_GNU_LIBM_NAMES = "exp10"
 _LIBC_NAMES = ("memcpy", "memmove", "memset", "memcmp", "bcmp")
 
 
@@ -36,8 +40,8 @@ class Platform:
     symbols: dict[str, tuple[str, ...]]
 
 
-def _with_float(names: tuple[str, ...] | list[str]) -> tuple[str, ...]:
-    return tuple(sorted(f"{n}{suffix}" for n in names for suffix in ("", "f")))
+def _with_float(names: str) -> tuple[str, ...]:
+    return tuple(sorted(f"{name}{suffix}" for name in names.split() for suffix in ("", "f")))
 
 
 #: LLD's emulation by architecture: a row more, and an architecture more.
@@ -45,7 +49,7 @@ EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "arm": "armelf_
 PLATFORMS = {
     "linux": Platform(
         {"m": "libm.so.6", "c": "libc.so.6"},
-        {"m": _with_float((*_LIBM_NAMES, *_GNU_LIBM_NAMES)), "c": _LIBC_NAMES},
+        {"m": _with_float(f"{_LIBM_NAMES} {_GNU_LIBM_NAMES}"), "c": _LIBC_NAMES},
     ),
     "android": Platform({"m": "libm.so", "c": "libc.so"}, {"m": _with_float(_LIBM_NAMES), "c": _LIBC_NAMES}),
 }

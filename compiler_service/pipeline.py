@@ -9,8 +9,15 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from compiler_service.passes.base import Pass
+from compiler_service.passes.check_regions import CheckRegions
+from compiler_service.passes.compact_parameters import CompactParameters
+from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.plan_workspace import PlanWorkspace
+from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
+from compiler_service.passes.simplify import Simplify
+from compiler_service.passes.unroll_loops import UnrollLoops
+from compiler_service.passes.vectorize_loops import VectorizeLoops
 from crossfarm.errors import UnsupportedTarget
 from crossfarm.ir.module import IRModule
 
@@ -22,7 +29,15 @@ OnStep = Callable[[str, int, int], None]
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "llvm": (
+        RefuseThreadBindings(),
+        CheckRegions(),
+        CompactParameters(),
         LowerBlocks(),
+        Simplify(),
+        HoistFirstIteration(),
+        UnrollLoops(),
+        VectorizeLoops(),
+        Simplify(),
         PlanWorkspace(),
     ),
 }

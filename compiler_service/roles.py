@@ -10,7 +10,7 @@ from crossfarm.ir.visitor import Visitor
 from crossfarm.wire.v1.artifact_pb2 import Parameter
 
 
-def parameter_roles(func: PrimFunc) -> list[Parameter.Role.ValueType]:
+def parameter_roles(func: PrimFunc) -> list[Parameter.Role]:
     """One role a parameter; scalars are IN.
 
     A buffer is OUT when each element is written before it is read: see ``_Accesses``. When in doubt it is INOUT, so
