@@ -73,7 +73,8 @@ class Signature:
         self.inputs = tuple(i for i, p in enumerate(self.parameters) if not _is_output(p))
         self._cache: dict[Any, Binding] = {}
         self._check()
-        names = {p.name: i for i, p in enumerate(self.parameters) if p.kind == Parameter.SCALAR}
+        integers = (*dt.INTS, *dt.UINTS)
+        names = {p.name: i for i, p in enumerate(self.parameters) if p.kind == Parameter.SCALAR and p.dtype in integers}
         self._scalars = tuple((i, p.dtype) for i, p in enumerate(self.parameters) if p.kind == Parameter.SCALAR)
         self._sizes = tuple((k, names[s]) for k, s in enumerate(self.symbols) if s in names)
         self._buffers = tuple(i for i, p in enumerate(self.parameters) if p.kind == Parameter.BUFFER)
