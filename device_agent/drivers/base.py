@@ -1,0 +1,101 @@
+"""What a driver is. Drivers are the other modules of this package: adding a file adds a kind of device.
+
+A driver module has::
+
+    def probe() -> list[DeviceDescription]     # the devices there are, in a lasting order; never raises for "none"
+    def open_device(index: int) -> Device      # called in a worker process, once
+
+The worker checks everything it can before a driver sees it: arguments fit the signature, requirements are met, tensors
+exist. A driver only moves bytes and runs code, in one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from crossfarm.artifact import Artifact, Binding, Signature
+    from crossfarm.target import Target
+    from crossfarm.wire.v1.artifact_pb2 import Variant
+
+
+@dataclass(frozen=True)
+class DeviceDescription:
+    """A device that was found.
+
+    Attributes:
+        attributes: what selectors see: kind, arch, os, name, memory (bytes), cores, driver, driver_version, ….
+        target: the target that fits it best.
+    """
+
+    attributes: Mapping[str, str]
+    target: Target
+
+
+class Memory(Protocol):
+    """A piece of device memory. ``release`` ends its use at once; nothing waits for the garbage collector."""
+
+    size: int
+
+    def write(self, offset: int, data: memoryview) -> None:
+        """Copies bytes in. The caller has checked the bounds."""
+
+    def read(self, offset: int, size: int) -> memoryview:
+        """Bytes of the memory, possibly a view of it that is used before anything else happens to the device."""
+
+    def release(self) -> None: ...
+
+
+#: An argument of a call, in the order of parameters: a tensor's memory, or a scalar.
+CallArgument = Memory | int | float
+
+
+class BoundCall(Protocol):
+    """A function with its arguments, ready to run any number of times."""
+
+    def __call__(self) -> None:
+        """Runs it to its end. Raises ProgramError when the function reports a failure."""
+
+    def repeat(self, number: int) -> None:
+        """Runs it ``number`` times with as little between the runs as the driver can: for measurements."""
+
+    @property
+    def loop(self) -> str:
+        """What ``repeat`` repeats with: "native" or "interpreted"."""
+
+
+class Program(Protocol):
+    """A loaded artifact."""
+
+    def bind(self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding) -> BoundCall:
+        """A call of the function that ``signature`` describes.
+
+        Args:
+            arguments: one a parameter, checked against the signature.
+            binding: the sizes that the arguments give.
+
+        Raises:
+            LimitExceeded: its workspace does not fit into memory.
+        """
+
+    def release(self) -> None: ...
+
+
+class Device(Protocol):
+    """An open device."""
+
+    #: Drivers' names (``Variant.runtime``) whose variants it runs.
+    runtimes: tuple[str, ...]
+
+    def allocate(self, size: int) -> Memory:
+        """Memory of ``size`` bytes, 64-byte aligned, content undefined. Raises MemoryError."""
+
+    def load(self, artifact: Artifact, variant: Variant) -> Program:
+        """Raises IncompatibleArtifact when the code cannot be loaded."""
+
+    def synchronize(self) -> None:
+        """Returns when everything started before is done."""
+
+    def close(self) -> None: ...
