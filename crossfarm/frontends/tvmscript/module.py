@@ -1,0 +1,143 @@
+"""The top level of a script: imports, symbolic sizes, and a module class or bare functions."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from crossfarm.frontends.tvmscript import arguments as args
+from crossfarm.frontends.tvmscript.attributes import attributes
+from crossfarm.frontends.tvmscript.context import FunctionContext
+from crossfarm.frontends.tvmscript.dialect import Aliases
+from crossfarm.frontends.tvmscript.functions import parse_function
+from crossfarm.frontends.tvmscript.source import Source, nearest
+from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.module import IRModule
+from crossfarm.ir.stmt import AttrValue
+
+
+def parse_module(source: Source, captured: Mapping[str, Any] | None = None) -> IRModule:
+    """The module a script text holds.
+
+    Args:
+        captured: what names outside the text stand for (a decorator's surroundings).
+
+    Raises:
+        ScriptError: the text is outside the subset.
+    """
+    known = dict(captured or {})
+    aliases = Aliases(source, known)
+    functions: dict[str, PrimFunc] = {}
+    module: IRModule | None = None
+    for node in source.tree().body:
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            aliases.add_import(node)
+        elif isinstance(node, ast.ClassDef):
+            if module is not None or functions:
+                raise source.error(
+                    node, "the script defines more than one module", construct=f"class {node.name}",
+                    hint="keep one module a file",
+                )  # fmt: skip
+            module = _class(source, aliases, node, known)
+        elif isinstance(node, ast.FunctionDef):
+            if module is not None:
+                raise source.error(
+                    node, "a function beside a module", construct=f"def {node.name}", hint="move it into the class"
+                )
+            _add(source, functions, node, parse_function(source, aliases, node, known))
+        elif isinstance(node, ast.Assign):
+            _assign(source, aliases, node, known)
+        elif not _is_docstring(node):
+            raise _refused(source, node)
+    if module is None and not functions:
+        raise source.error(
+            None, "the script defines nothing", construct="script",
+            hint="define a class with @I.ir_module, or a function with @T.prim_func",
+        )  # fmt: skip
+    return module if module is not None else IRModule(functions)
+
+
+def _class(source: Source, aliases: Aliases, node: ast.ClassDef, captured: Mapping[str, Any]) -> IRModule:
+    for item in node.decorator_list:
+        func = item.func if isinstance(item, ast.Call) else item
+        if aliases.resolve(func) != "ir.ir_module":
+            text = ast.unparse(func)[:60]
+            raise source.error(
+                item, f"the decorator {text} is not part of the script language", construct=f"@{text}",
+                hint=nearest(text, ["I.ir_module"]) or "a module is decorated with @I.ir_module",
+            )  # fmt: skip
+        if isinstance(item, ast.Call):
+            _module_options(source, item)
+    if not node.decorator_list:
+        raise source.error(
+            node, f"the class {node.name} has no decorator", construct=f"class {node.name}", hint="write @I.ir_module"
+        )
+    for base in (*node.bases, *(k.value for k in node.keywords)):
+        raise source.error(base, "a module has no base classes", construct=f"class {node.name}")
+    functions: dict[str, PrimFunc] = {}
+    attrs: dict[str, AttrValue] = {}
+    for stmt in node.body:
+        if isinstance(stmt, ast.FunctionDef):
+            _add(source, functions, stmt, parse_function(source, aliases, stmt, captured))
+        elif isinstance(stmt, ast.Expr) and isinstance(stmt.value, ast.Call):
+            attrs.update(_module_call(source, aliases, stmt.value, captured))
+        elif not isinstance(stmt, ast.Pass) and not _is_docstring(stmt):
+            raise _refused(source, stmt)
+    return IRModule(functions, attrs, name=node.name)
+
+
+def _module_options(source: Source, call: ast.Call) -> None:
+    for argument in call.args:
+        raise source.error(argument, "I.ir_module takes keyword arguments only", construct="I.ir_module")
+    for keyword in call.keywords:
+        if keyword.arg not in ("check_well_formed", "s_tir"):
+            raise source.error(keyword.value, f"I.ir_module has no option {keyword.arg!r}", construct="I.ir_module")
+
+
+def _module_call(source: Source, aliases: Aliases, call: ast.Call, captured: Mapping[str, Any]) -> dict[str, AttrValue]:
+    name = aliases.resolve(call.func)
+    if name != "ir.module_attrs":
+        text = ast.unparse(call.func)[:60]
+        raise source.error(
+            call, f"{text} has no place in a module", construct=text,
+            hint=nearest((name or text).rsplit(".", 1)[-1], ["module_attrs"], "I.") or "I.module_attrs({...}) has",
+        )  # fmt: skip
+    ctx = FunctionContext(source, aliases, captured)
+    (node,) = args.positional(ctx, call, "I.module_attrs", 1)
+    return attributes(ctx, node, "I.module_attrs")
+
+
+def _add(source: Source, functions: dict[str, PrimFunc], node: ast.FunctionDef, func: PrimFunc) -> None:
+    if node.name in functions:
+        raise source.error(node, f"the function {node.name} is defined twice", construct=f"def {node.name}")
+    functions[node.name] = func
+
+
+def _assign(source: Source, aliases: Aliases, node: ast.Assign, known: dict[str, Any]) -> None:
+    """``n = TypeVar("n")`` declares a symbolic size; nothing else is assigned at the top level."""
+    target, value = node.targets[0], node.value
+    is_size = isinstance(value, ast.Call) and aliases.resolve(value.func) in ("typing.TypeVar", "tir.TypeVar")
+    if len(node.targets) != 1 or not isinstance(target, ast.Name) or not is_size:
+        raise source.error(
+            node, "an assignment at the top level", construct="assignment",
+            hint='only symbolic sizes are declared there: n = TypeVar("n")',
+        )  # fmt: skip
+    known[target.id] = TypeVar(target.id)  # type: ignore[misc]
+
+
+def _is_docstring(node: ast.stmt) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _refused(source: Source, node: ast.stmt) -> Exception:
+    names = {
+        ast.AsyncFunctionDef: "async function", ast.If: "if", ast.For: "for", ast.While: "while", ast.With: "with",
+        ast.Try: "try", ast.AugAssign: "augmented assignment", ast.AnnAssign: "annotated assignment",
+        ast.Delete: "del", ast.Raise: "raise", ast.Assert: "assert", ast.Global: "global",
+    }  # fmt: skip
+    name = names.get(type(node), "expression" if isinstance(node, ast.Expr) else type(node).__name__)
+    return source.error(
+        node, f"{name} has no place at the top level of a script: it is read, never executed", construct=name,
+        hint="a script holds imports, symbolic sizes, and a module or functions",
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""Modules as canonical script text.
+
+The promise: ``parse(print_module(m))`` is structurally equal to ``m``, and printing that gives the same text again. The
+text is deterministic, is valid Python, and runs as a module with ``crossfarm.script``'s decorators.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crossfarm.errors import InvalidModule
+from crossfarm.ir.buffer import Buffer, BufferRegion
+from crossfarm.ir.expr import Expr, IntImm, Range, Var
+from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.module import IRModule
+from crossfarm.ir.printer_names import Names, python_name
+from crossfarm.ir.printer_stmt import StmtPrinter
+from crossfarm.ir.stmt import Block, BlockRealize, IterVar, MatchBufferRegion, Stmt
+from crossfarm.ir.visitor import walk
+
+HEADER = "from crossfarm.script import ir as I, tir as T"
+
+
+def print_module(mod: IRModule) -> str:
+    """The whole module, ending in a newline. Raises InvalidModule for a node without a printed form."""
+    lines = [HEADER, "", "", "@I.ir_module", f"class {python_name(mod.name)}:"]
+    if mod.attrs:
+        lines.append(f"    I.module_attrs({StmtPrinter(Names()).mapping(mod.attrs)})")
+    elif not mod.functions:
+        lines.append("    pass")
+    for position, (name, func) in enumerate(mod.functions.items()):
+        if position or mod.attrs:
+            lines.append("")
+        lines.extend(_function_lines(name, func, depth=1))
+    return "\n".join(lines) + "\n"
+
+
+def print_function(func: PrimFunc, name: str = "main") -> str:
+    """One function without a module around it, ending in a newline; reads back as a module of one function."""
+    return "\n".join([HEADER, "", "", *_function_lines(name, func, depth=0)]) + "\n"
+
+
+def print_node(node: Any) -> str:
+    """Any node on its own, for messages: an expression, statement, region, range, buffer, axis, function or module."""
+    if isinstance(node, IRModule):
+        return print_module(node)
+    if isinstance(node, PrimFunc):
+        return print_function(node)
+    printer = StmtPrinter(Names())
+    if isinstance(node, Expr):
+        return printer.expr(node)
+    if isinstance(node, Stmt):
+        realize = (
+            BlockRealize(tuple(a.var for a in node.iter_vars), IntImm(1, "bool"), node)
+            if isinstance(node, Block)
+            else node
+        )
+        printer.body(realize)
+        return "\n".join(printer.lines)
+    if isinstance(node, Buffer):
+        return f"{printer.names[node]}: T.Buffer({printer.buffer(node)})"
+    if isinstance(node, BufferRegion):
+        return printer.region(node)
+    if isinstance(node, Range):
+        return f"{printer.expr(node.min)}:{printer.stop(node)}"
+    if isinstance(node, IterVar):
+        return f"{printer.names[node.var]}: {node.kind} in {printer.expr(node.dom.min)}:{printer.stop(node.dom)}"
+    if isinstance(node, MatchBufferRegion):
+        return f"{printer.names[node.buffer]} = T.match_buffer({printer.region(node.source)}, {printer.buffer(node.buffer)})"
+    raise InvalidModule(f"{type(node).__name__} has no printed form")
+
+
+def _function_lines(name: str, func: PrimFunc, depth: int) -> list[str]:
+    names = Names()
+    printer = StmtPrinter(names, depth)
+    signature: list[str] = []
+    for param in func.params:
+        # scalars and buffers in order; a buffer whose annotation would need names is matched in the body
+        if isinstance(param, Var):
+            signature.append(f"{names.define(param)}: T.{param.dtype}")
+        elif _is_static(param):
+            signature.append(f"{names.define(param)}: T.Buffer({printer.buffer(param)})")
+        else:
+            names.define(param)
+            signature.append("")
+    matched = []
+    for position, param in enumerate(func.params):
+        if not signature[position]:
+            assert isinstance(param, Buffer)
+            handle = names.reserve(f"var_{names[param]}")
+            signature[position] = f"{handle}: T.handle"
+            matched.append((handle, param))
+    printer.line("@T.prim_func(private=True)" if func.private else "@T.prim_func")
+    with printer.scope(f"def {name}({', '.join(signature)})"):
+        if func.attrs:
+            printer.line(f"T.func_attr({printer.mapping(func.attrs)})")
+        printer.declare_sizes([buffer for _, buffer in matched])
+        for handle, buffer in matched:
+            printer.line(f"{names[buffer]} = T.match_buffer({handle}, {printer.buffer(buffer)})")
+        root = _implicit_root(func.body)
+        if root is not None:
+            printer.block_content(root)
+        else:
+            printer.body(func.body)
+    return printer.lines
+
+
+def _is_static(buffer: Buffer) -> bool:
+    """Its annotation is nothing but numbers."""
+    plain = not buffer.strides and buffer.elem_offset is None and buffer.align == 64 and buffer.scope == "global"
+    return plain and all(isinstance(dim, IntImm) for dim in buffer.shape)
+
+
+def _implicit_root(body: Stmt) -> Block | None:
+    """The root block, where leaving its ``with`` out reads back the same."""
+    if not isinstance(body, BlockRealize) or body.iter_values or body.block.name != "root":
+        return None
+    block = body.block
+    if not (isinstance(body.predicate, IntImm) and body.predicate.value == 1):
+        return None
+    if block.reads or block.writes or block.annotations or block.match_buffers or block.init is not None:
+        return None
+    inner = block.body
+    if isinstance(inner, BlockRealize) and inner.block.name == "root" and not inner.iter_values:
+        return None  # would be taken for the root itself
+    has_blocks = any(isinstance(node, BlockRealize) for node in walk(inner))
+    return block if block.alloc_buffers or has_blocks else None
