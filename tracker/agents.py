@@ -77,8 +77,8 @@ def due(turn: Turn, agent: Agent) -> None:
     turn.put_agent(replace(agent, stream=None, deadline=None))
     for lease in _leases_of(turn, agent):
         if lease.phase is Phase.ACTIVE:
-            away = f"lease {lease.id} is lost: agent {agent.id}, which runs {lease.device_id}, is gone ({silent:.1f} s)"
-            leases.end(turn, lease, leases.lost(away))
+            where = f"agent {agent.id}, which runs {lease.device_id}, was not heard for {silent:.1f} s"
+            leases.end(turn, lease, leases.lost(f"lease {lease.id} is lost: {where}"))
 
 
 def reported(turn: Turn, event: events.DeviceReported) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,10 @@ class Store:
         run = self._connection.execute
         with self._connection.begin():
             fence = run(sa.select(schema.counters.c.value).where(schema.counters.c.name == "fence")).scalar()
-            devices = [_device(row) for row in run(sa.select(schema.devices).order_by(schema.devices.c.id)).mappings()]
-            leases = [_lease(row) for row in run(sa.select(schema.leases).order_by(schema.leases.c.id)).mappings()]
+            devices = [
+                device_of(row) for row in run(sa.select(schema.devices).order_by(schema.devices.c.id)).mappings()
+            ]
+            leases = [lease_of(row) for row in run(sa.select(schema.leases).order_by(schema.leases.c.id)).mappings()]
         return Saved(fence or 0, devices, leases)
 
     def commit(self, changes: Iterable[events.Change]) -> None:
@@ -131,12 +133,12 @@ class Store:
         match change:
             case events.SaveLease(lease):
                 run(_DELETE_LEASE, {"key": lease.id})
-                run(_INSERT_LEASE, _lease_row(lease))
+                run(_INSERT_LEASE, lease_row(lease))
             case events.DropLease(lease_id):
                 run(_DELETE_LEASE, {"key": lease_id})
             case events.SaveDevice(device):
                 run(_DELETE_DEVICE, {"key": device.id})
-                run(_INSERT_DEVICE, _device_row(device))
+                run(_INSERT_DEVICE, device_row(device))
             case events.DropDevice(device_id):
                 run(_DELETE_DEVICE, {"key": device_id})
             case events.SaveFence(fence):
@@ -153,7 +155,8 @@ _INSERT_DEVICE = sa.insert(schema.devices)
 _INSERT_COUNTER = sa.insert(schema.counters)
 
 
-def _device_row(device: Device) -> dict[str, Any]:
+def device_row(device: Device) -> dict[str, Any]:
+    """A device as a row."""
     return {
         "id": device.id,
         "agent_id": device.agent_id,
@@ -163,7 +166,8 @@ def _device_row(device: Device) -> dict[str, Any]:
     }
 
 
-def _device(row: sa.RowMapping) -> Device:
+def device_of(row: Mapping[str, Any]) -> Device:
+    """What a row says of a device: all but its state, which its agent will say."""
     return Device(
         id=row["id"],
         agent_id=row["agent_id"],
@@ -174,7 +178,8 @@ def _device(row: sa.RowMapping) -> Device:
     )
 
 
-def _lease_row(lease: Lease) -> dict[str, Any]:
+def lease_row(lease: Lease) -> dict[str, Any]:
+    """A lease as a row; its client's stream and its times are not kept."""
     request = lease.request
     return {
         "id": lease.id,
@@ -194,7 +199,8 @@ def _lease_row(lease: Lease) -> dict[str, Any]:
     }
 
 
-def _lease(row: sa.RowMapping) -> Lease:
+def lease_of(row: Mapping[str, Any]) -> Lease:
+    """The lease that a row says."""
     request = Request(
         key=row["id"],
         request_id=row["request_id"],

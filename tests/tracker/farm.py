@@ -1,4 +1,4 @@
-"""A real tracker process, and small real agents and clients that speak to it over gRPC, each doing just what it is told."""
+"""A real tracker process, and small real agents and clients that do just what they are told, over gRPC."""
 
 from __future__ import annotations
 
