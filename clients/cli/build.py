@@ -49,7 +49,7 @@ def build(
             use_cache=not no_cache,
         )
     path = out or file.with_suffix(files.ARTIFACT_SUFFIX)
-    files.write_atomically(path, built.artifact.data)
+    built.artifact.save(path)
     if json:
         invocation.output.document(
             {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_module
 from typing import Annotated, Any
 
 import typer
@@ -89,7 +90,7 @@ def _device_document(device: DeviceInfo) -> dict[str, Any]:
         "holder": device.holder,
         "lease": device.lease_id,
         "attributes": dict(device.attributes),
-        "target": device.target.to_json() if device.target is not None else None,
+        "target": json_module.loads(device.target.to_json()) if device.target is not None else None,
     }
 
 
@@ -98,5 +99,5 @@ def _target_document(target: TargetInfo) -> dict[str, Any]:
         "name": target.name,
         "buildable": target.buildable,
         "reason": target.reason,
-        "target": target.target.to_json(),
+        "target": json_module.loads(target.target.to_json()),
     }

@@ -64,6 +64,7 @@ def build(
     use_cache: bool = True,
 ) -> BuildResult:
     """Builds with progress on the terminal. Raises as ``Farm.build``."""
+    several = len(as_targets(target)) > 1
     with output.progress("building") as progress:
         return farm.compiler.build(
             module,
@@ -72,23 +73,14 @@ def build(
             keep_sources=keep_sources,
             timeout=timeout,
             use_cache=use_cache,
-            on_progress=lambda step: _show(progress, step),
+            on_progress=lambda step: _show(progress, step, several=several),
         )
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Writes ``data`` to ``path`` whole or not at all. Raises UsageError where it cannot."""
-    scratch = path.with_name(f".{path.name}.part")
-    try:
-        scratch.write_bytes(data)
-        scratch.replace(path)
-    except OSError as failure:
-        scratch.unlink(missing_ok=True)
-        raise UsageError(f"cannot write {path}: {failure.strerror}") from failure
-
-
-def _show(progress: Progress, step: BuildProgress) -> None:
+def _show(progress: Progress, step: BuildProgress, *, several: bool) -> None:
     if step.step:
-        progress.say(f"building for {step.target}: {step.step} ({step.index} of {step.count})")
+        where = f" for {step.target}" if several else ""
+        number = f" ({step.index} of {step.count})" if step.count else ""
+        progress.say(f"building{where}: {step.step}{number}")
     else:
         progress.say(f"waiting for the compiler: {step.ahead} before this build")

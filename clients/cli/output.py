@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
@@ -11,6 +12,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
+from rich.status import Status
 from rich.table import Table
 
 from crossfarm.errors import Error
@@ -21,8 +23,8 @@ _UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 class Progress:
     """What the user is told while something takes long; ``say`` replaces the line before."""
 
-    def __init__(self, console: Console | None, text: str) -> None:
-        self._status = console.status(escape(text)) if console is not None else None
+    def __init__(self, status: Status | None) -> None:
+        self._status = status
 
     def say(self, text: str) -> None:
         if self._status is not None:
@@ -40,10 +42,16 @@ class Output:
         self.json = False
         self._results = Console(highlight=False)
         self._messages = Console(stderr=True, highlight=False)
+        self._progress: Progress | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """True where results are read by a person as they come."""
+        return self._results.is_terminal
 
     def document(self, value: Any) -> None:
         """The command's one JSON document."""
-        print(json.dumps(value, indent=2, default=str))
+        print(json.dumps(_portable(value), indent=2, allow_nan=False))
 
     def line(self, text: str = "") -> None:
         """A line of the result."""
@@ -55,7 +63,7 @@ class Output:
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[str]], *, title: str = "") -> None:
         """Rows under headings: drawn on a terminal, aligned with spaces elsewhere."""
-        if self._results.is_terminal:
+        if self.is_terminal:
             table = Table(title=title or None, title_justify="left")
             for column in columns:
                 table.add_column(escape(column), overflow="fold")
@@ -70,13 +78,20 @@ class Output:
 
     @contextmanager
     def progress(self, text: str) -> Iterator[Progress]:
-        """Shows ``text`` with a spinner while the body runs, on a terminal; nothing elsewhere."""
-        progress = Progress(self._messages if self._messages.is_terminal else None, text)
-        if progress._status is None:
-            yield progress
+        """Shows ``text`` with a spinner while the body runs, on a terminal; nothing elsewhere. One inside another
+        takes over its line."""
+        if not self._messages.is_terminal:
+            yield Progress(None)
+        elif self._progress is not None:
+            self._progress.say(text)
+            yield self._progress
         else:
-            with progress._status:
-                yield progress
+            with self._messages.status(escape(text)) as status:
+                self._progress = Progress(status)
+                try:
+                    yield self._progress
+                finally:
+                    self._progress = None
 
     def error(self, failure: BaseException, *, verbose: bool) -> None:
         """Why the command failed: the message and the next step on standard error, with ``--json`` also as document."""
@@ -95,6 +110,17 @@ class Output:
             self.document(
                 {"error": {"type": type(failure).__name__, "message": message, "hint": hint, "details": details}}
             )
+
+
+def _portable(value: Any) -> Any:
+    """``value`` with what JSON has no word for as text: "nan", "inf", "-inf"."""
+    if isinstance(value, dict):
+        return {str(key): _portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_portable(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
 
 
 def seconds(value: float) -> str:

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -33,7 +34,7 @@ def add_to(app: typer.Typer) -> None:
         )(_command(name))
 
 
-def _command(name: str) -> object:
+def _command(name: str) -> Callable[[typer.Context], None]:
     def command(ctx: typer.Context) -> None:
         execute(name, list(ctx.args))
 

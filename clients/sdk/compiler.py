@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from crossfarm.compat.versions import API_READABLE, API_VERSION
 from crossfarm.errors import InfrastructureError, Unavailable
 from crossfarm.target import Target
 from crossfarm.wire import serving
-from crossfarm.wire.channels import Security, open_channel
+from crossfarm.wire.channels import PLAINTEXT, Security, open_channel
 from crossfarm.wire.v1 import capabilities_pb2, compiler_pb2
 from crossfarm.wire.v1.compiler_pb2_grpc import CompilerStub
 
@@ -34,7 +34,7 @@ class BuildProgress:
     Attributes:
         ahead: builds that are served first; 0 once this one runs.
         target, step: what is being done, for which target; "" while it waits.
-        index, count: the step's number, from 1, of how many.
+        index, count: the step's number, from 1, of how many; count is 0 for what comes before the first.
     """
 
     ahead: int = 0
@@ -81,7 +81,7 @@ class Compiler:
         address: host:port of the service.
     """
 
-    def __init__(self, address: str, *, security: Security = Security()) -> None:  # noqa: B008 - immutable
+    def __init__(self, address: str, *, security: Security = PLAINTEXT) -> None:
         self.address = address
         self._channel = open_channel(address, security)
         self._stub = CompilerStub(self._channel)
@@ -125,7 +125,7 @@ class Compiler:
             artifact=Artifact.from_bytes(data),
             cached=done.cached,
             seconds=done.seconds,
-            steps={step.name: step.seconds for step in done.steps},
+            steps=_add_up(done.steps),
         )
 
     def fetch(self, digest: str) -> Artifact:
@@ -189,7 +189,7 @@ class Compiler:
                         on_progress(BuildProgress(ahead=event.queued.ahead))
                     case "step" if on_progress is not None:
                         step = event.step
-                        on_progress(BuildProgress(0, step.target, step.name, step.index, step.count))
+                        on_progress(BuildProgress(0, step.target, step.name, step.index + 1, step.count))
         finally:
             call.cancel()  # a build that nobody waits for any more ends
         raise Unavailable(f"the compiler service at {self.address} ended the build without a result")
@@ -209,3 +209,10 @@ class Compiler:
             )
         return bytes(received)
 
+
+def _add_up(steps: Iterable[compiler_pb2.BuildEvent.StepTime]) -> dict[str, float]:
+    """Seconds by name; a pass may run more than once, and for several targets."""
+    total: dict[str, float] = {}
+    for step in steps:
+        total[step.name] = total.get(step.name, 0.0) + step.seconds
+    return total

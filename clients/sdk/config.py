@@ -28,7 +28,7 @@ from pathlib import Path
 
 from clients.sdk import places, runfile
 from crossfarm.errors import UsageError
-from crossfarm.wire.channels import Security, split_address
+from crossfarm.wire.channels import PLAINTEXT, Security, split_address
 
 #: The address that stands for "a private farm of my own".
 EMBEDDED = "embedded"
@@ -50,7 +50,7 @@ class Settings:
     tracker: str
     source: str
     compiler: str = ""
-    security: Security = Security()
+    security: Security = PLAINTEXT
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from crossfarm.compat.versions import API_READABLE
 from crossfarm.errors import ArgumentError, Unavailable
 from crossfarm.target import Target
 from crossfarm.wire import serving
-from crossfarm.wire.channels import Security, open_channel, split_address
+from crossfarm.wire.channels import PLAINTEXT, Security, open_channel, split_address
 from crossfarm.wire.v1 import tracker_pb2
 from crossfarm.wire.v1.capabilities_pb2 import Capabilities, GetCapabilitiesRequest
 from crossfarm.wire.v1.tracker_pb2_grpc import TrackerStub
@@ -83,9 +83,7 @@ class DeviceInfo:
         )
 
 
-def connect(
-    address: str | None = None, *, security: Security | None = None, embedded_devices: str = "cpu"
-) -> Farm:
+def connect(address: str | None = None, *, security: Security | None = None, embedded_devices: str = "cpu") -> Farm:
     """Opens a farm: the one at ``address``, the configured one, or a private one on this machine.
 
     Which one, in this order (see ``clients.sdk.config``): ``address``; ``CROSSFARM_TRACKER``; the farm that
@@ -128,7 +126,7 @@ class Farm:
         address: str,
         *,
         compiler: str = "",
-        security: Security = Security(),  # noqa: B008 - immutable
+        security: Security = PLAINTEXT,
         embedded: EmbeddedFarm | None = None,
     ) -> None:
         self.address = address

@@ -13,7 +13,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import TracebackType
 
 import grpc
@@ -82,11 +82,11 @@ class LeaseRequest:
 
 @dataclass(frozen=True)
 class QueuePosition:
-    """Where a request waits: ``position`` 1 is next; ``matching`` devices could meet it; ``busy_with`` is for people."""
+    """Where a request waits: ``position`` 1 is next; ``matching`` devices could meet it."""
 
     position: int
     matching: int
-    busy_with: str
+    busy_with: str  # for people
 
 
 class Lease:
@@ -220,7 +220,7 @@ class Lease:
                 left = None if patience is None else max(0.0, self._opened + patience - time.monotonic())
                 heard = self._changed.wait_for(lambda: self._over or self._grant is not None or self._positions, left)
                 if not heard:  # the tracker keeps the time of the wait; one that hangs does not
-                    raise Unavailable(f"{_DOING}: the tracker at {self._peer} accepted the request and then went silent")
+                    raise Unavailable(f"{_DOING}: the tracker at {self._peer} took the request and went silent")
                 positions, self._positions = self._positions, []
                 if self._over:
                     raise self._error or Unavailable("the request for a device ended without a word")
@@ -382,7 +382,7 @@ class _Outbox:
     def __init__(self, first: pb.AcquireRequest, period: Callable[[], float | None]) -> None:
         self._first = first
         self._period = period
-        self._queue: queue.SimpleQueue[pb.AcquireRequest | None | _Wake] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[pb.AcquireRequest | _Wake | None] = queue.SimpleQueue()
 
     def __iter__(self) -> Iterator[pb.AcquireRequest]:
         yield self._first

@@ -23,7 +23,9 @@ Answer = TypeVar("Answer")
 class Outage:
     """Knows whether a service ever answered, and so how long it is worth waiting for."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
+    ) -> None:
         self._clock = clock
         self._sleep = sleep
         self._answered = False

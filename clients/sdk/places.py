@@ -1,12 +1,14 @@
 """Where a user's files of crossfarm live, on every platform.
 
-| what | Linux and BSD | macOS | Windows | override |
-| --- | --- | --- | --- | --- |
-| configuration | ``$XDG_CONFIG_HOME`` or ``~/.config`` | ``~/Library/Application Support`` | ``%APPDATA%`` | ``CROSSFARM_CONFIG`` (the file) |
-| state: the farm of ``up`` | ``$XDG_STATE_HOME`` or ``~/.local/state`` | as configuration | ``%LOCALAPPDATA%`` | ``CROSSFARM_STATE`` |
-| cache: built artifacts | ``$XDG_CACHE_HOME`` or ``~/.cache`` | ``~/Library/Caches`` | ``%LOCALAPPDATA%`` | ``CROSSFARM_CACHE`` |
+| | Linux and BSD | macOS | Windows |
+| --- | --- | --- | --- |
+| configuration | ``~/.config`` | ``~/Library/Application Support`` | ``%APPDATA%`` |
+| state: the farm of ``crossfarm up`` | ``~/.local/state`` | ``~/Library/Application Support`` | ``%LOCALAPPDATA%`` |
+| cache: built artifacts | ``~/.cache`` | ``~/Library/Caches`` | ``%LOCALAPPDATA%`` |
 
-An XDG variable that is set wins on every platform. Nothing here creates a directory.
+each in a folder ``crossfarm``. ``CROSSFARM_CONFIG`` (a file), ``CROSSFARM_STATE``, ``CROSSFARM_CACHE`` (folders) name
+them outright; else an ``XDG_CONFIG_HOME``, ``XDG_STATE_HOME`` or ``XDG_CACHE_HOME`` that is set wins on every platform.
+Nothing here creates a directory.
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ class SupervisedFarm:
             InfrastructureError: a program does not start, or keeps dying; the message ends with its log.
         """
         self._directory.mkdir(parents=True, exist_ok=True)
-        with _only_one(self._directory / "lock"):
+        with _Lock(self._directory / "lock"):
             plan = LocalFarm.plan(
                 self._directory,
                 places.cache_dir() / "artifacts",
@@ -197,7 +197,7 @@ def stop_running() -> runfile.RunningFarm | None:
     return running
 
 
-class _only_one:  # noqa: N801 - reads as what it does
+class _Lock:
     """Holds a lock file that the system frees when the process ends, however it ends."""
 
     def __init__(self, path: Path) -> None:

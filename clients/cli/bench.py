@@ -1,0 +1,78 @@
+"""``crossfarm bench``: how long a function takes on a leased device; queue and transfer time are never in it."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from clients.cli import arguments, files, output
+from clients.cli import job as jobs
+from clients.cli.invocation import JsonOption, TrackerOption, VerboseOption, of
+
+PERCENTILES = (50, 90, 95, 99)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("bench")(bench)
+
+
+def bench(
+    ctx: typer.Context,
+    file: files.FileArgument,
+    target: jobs.TargetOption = None,
+    select: jobs.SelectOption = "",
+    function: jobs.FunctionOption = None,
+    given: jobs.InputOption = None,
+    repeat: Annotated[int, typer.Option(min=1, help="Samples to take.")] = 20,
+    warmup: Annotated[int, typer.Option(min=0, help="Calls before the first sample.")] = 3,
+    min_repeat_ms: Annotated[float, typer.Option(min=0, help="A sample repeats the call at least this long.")] = 10.0,
+    cooldown_ms: Annotated[float, typer.Option(min=0, help="Pause between samples.")] = 0.0,
+    size: jobs.SizeOption = None,
+    seed: jobs.SeedOption = 0,
+    timeout: jobs.WaitOption = None,
+    priority: jobs.PriorityOption = 50,
+    call_timeout: jobs.CallTimeoutOption = None,
+    session_timeout: jobs.SessionTimeoutOption = None,
+    memory: jobs.MemoryOption = None,
+    opt_level: files.OptLevelOption = None,
+    json: JsonOption = False,
+    tracker: TrackerOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Measure a function of FILE on a device."""
+    invocation = of(ctx)
+    options = jobs.JobOptions(
+        file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level
+    )
+    with jobs.open_job(invocation, options) as job:
+        inputs = arguments.Inputs(job.signature, given or [], size or [], seed=seed).arguments()
+        with invocation.output.progress(f"measuring {job.signature.name} on {job.device.id}"):
+            stats = job.function.benchmark(
+                *inputs, warmup=warmup, repeat=repeat, min_repeat_ms=min_repeat_ms, cooldown_ms=cooldown_ms
+            )
+        document = job.document()
+    samples = np.asarray(stats.samples, dtype=np.float64)
+    facts = summary(samples)
+    if json:
+        document["samples"] = samples.tolist()
+        document["seconds"] = facts
+        invocation.output.document(document)
+        return
+    invocation.output.table(
+        ["function", "device", *facts], [[job.signature.name, job.device.id, *map(output.seconds, facts.values())]]
+    )
+
+
+def summary(samples: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, float]:
+    """Seconds by name: min, mean, median, p90, p95, p99, max, std (of the sample, 0 for a single one)."""
+    median, *tail = np.percentile(samples, PERCENTILES)
+    return {
+        "min": float(samples.min()),
+        "mean": float(samples.mean()),
+        "median": float(median),
+        **{f"p{percentile}": float(value) for percentile, value in zip(PERCENTILES[1:], tail)},
+        "max": float(samples.max()),
+        "std": float(samples.std(ddof=1)) if samples.size > 1 else 0.0,
+    }

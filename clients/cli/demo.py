@@ -1,0 +1,204 @@
+"""``crossfarm demo``: the main job, end to end, for two architectures.
+
+Three programs (``examples/``) are built for this machine's CPU and for an aarch64 device, each leased, run, checked
+against numpy in float64 and measured. Where no aarch64 board is attached to the farm, an emulated one is started: a
+real arm64 Python under user-mode emulation, which ``make arm64-root`` sets up.
+"""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import typer
+
+from clients.cli import files, output
+from clients.cli.invocation import Invocation, JsonOption, TrackerOption, VerboseOption, of
+from clients.sdk import processes
+from crossfarm.errors import Mismatch, NotFound
+
+if TYPE_CHECKING:
+    from clients.sdk.farm import Farm
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+_CHECKOUT = Path(__file__).resolve().parents[2]
+_EXAMPLES = _CHECKOUT / "examples"
+_ARM64_TOOL = _CHECKOUT / "tools" / "arm64_root.py"
+_ARM64_ROOT = _CHECKOUT / ".roots" / "arm64"
+
+#: An emulated agent imports numpy and gRPC under emulation before it offers its device.
+_EMULATED_START_SECONDS = 180.0
+_EMULATED_SELECTOR = "arch=aarch64,kind=cpu"
+
+
+@dataclass(frozen=True)
+class Case:
+    """A program of the demo.
+
+    Attributes:
+        file: its name under ``examples/``.
+        inputs: makes the arguments.
+        reference: what it should give, in float64.
+        tolerance: largest error allowed, relative to the largest magnitude of the reference.
+    """
+
+    file: str
+    inputs: Callable[[np.random.Generator], tuple[Array, ...]]
+    reference: Callable[..., Array]
+    tolerance: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one program did on one device: times in seconds, error relative to the reference's largest magnitude."""
+
+    program: str
+    device: str
+    arch: str
+    build: float
+    cached: bool
+    lease: float
+    error: float
+    median: float
+
+
+def _matmul(a: Array, b: Array) -> Array:
+    return a.astype(np.float64) @ b.astype(np.float64)
+
+
+def _conv2d_bias_relu(data: Array, weight: Array, bias: Array) -> Array:
+    padded = np.pad(data.astype(np.float64), ((0, 0), (0, 0), (1, 1), (1, 1)))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(2, 3))
+    out: Array = np.einsum("ncyxij,fcij->nfyx", windows, weight.astype(np.float64), optimize=True)
+    return np.maximum(out + bias.astype(np.float64)[None, :, None, None], 0)
+
+
+def _softmax(x: Array) -> Array:
+    power = np.exp(x.astype(np.float64) - x.max(axis=1, keepdims=True))
+    total: Array = power / power.sum(axis=1, keepdims=True)
+    return total
+
+
+def _normal(*shapes: tuple[int, ...]) -> Callable[[np.random.Generator], tuple[Array, ...]]:
+    return lambda random: tuple(random.standard_normal(shape, dtype=np.float32) for shape in shapes)
+
+
+CASES = (
+    Case("matmul.py", _normal((256, 256), (256, 256)), _matmul, 1e-5),
+    Case("conv2d_bias_relu.py", _normal((1, 16, 56, 56), (32, 16, 3, 3), (32,)), _conv2d_bias_relu, 1e-5),
+    Case("softmax.py", _normal((64, 1000)), _softmax, 1e-5),
+)
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("demo")(demo)
+
+
+def demo(
+    ctx: typer.Context,
+    require_aarch64: Annotated[
+        bool, typer.Option("--require-aarch64", help="Fail where there is no aarch64 device, not even an emulated one.")
+    ] = False,
+    repeat: Annotated[int, typer.Option(min=1, help="Samples of each measurement.")] = 10,
+    json: JsonOption = False,
+    tracker: TrackerOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """Build, lease, run, check and measure three programs on this machine's CPU and on an aarch64 device."""
+    invocation = of(ctx)
+    if not _EXAMPLES.is_dir():
+        raise NotFound(f"the demo's programs are not at {_EXAMPLES}", hint="run it from a checkout of the repository")
+    rows = []
+    with invocation.connect() as farm:
+        local = next((device for device in farm.devices("kind=cpu") if device.state != "offline"), None)
+        selectors = [f"id={local.id}" if local is not None else "kind=cpu"]
+        with _aarch64_device(farm, invocation, required=require_aarch64) as there:
+            if there is not None and there not in selectors:
+                selectors.append(there)
+            for selector in selectors:
+                for case in CASES:
+                    row = run_case(farm, case, selector, invocation, repeat=repeat)
+                    rows.append(row)
+    if json:
+        invocation.output.document({"runs": [asdict(row) for row in rows]})
+        return
+    invocation.output.table(
+        ["program", "device", "machine", "build", "lease", "largest error", "median time"],
+        [
+            [
+                row.program,
+                row.device,
+                row.arch,
+                "cached" if row.cached else output.seconds(row.build),
+                output.seconds(row.lease),
+                f"{row.error:.2g}",
+                output.seconds(row.median),
+            ]
+            for row in rows
+        ],
+    )
+
+
+def run_case(farm: Farm, case: Case, selector: str, invocation: Invocation, *, repeat: int) -> Row:
+    """One program on one device. Raises Mismatch where the numbers are wrong."""
+    out = invocation.output
+    module = files.load_program(_EXAMPLES / case.file)
+    arguments = case.inputs(np.random.default_rng(0))
+    with out.progress(f"{case.file}: asking for a device ({selector})") as progress:
+        started = time.perf_counter()
+        with farm.acquire(selector) as device:
+            lease = time.perf_counter() - started
+            progress.say(f"{case.file}: building for {device.id}")
+            # the cache would hide what the demo is to show
+            built = files.build(farm, module, device.target, out, use_cache=False)
+            progress.say(f"{case.file}: running on {device.id}")
+            function = device.load(built.artifact)["main"]
+            actual = function(*arguments)
+            stats = function.benchmark(*arguments, warmup=1, repeat=repeat, min_repeat_ms=1)
+            name, arch = device.id, device.attributes.get("arch", "")
+    expected = case.reference(*arguments)
+    error = float(np.abs(actual.astype(np.float64) - expected).max() / np.abs(expected).max())
+    if not error <= case.tolerance:
+        raise Mismatch(f"{case.file} on {name}: largest error {error:.3g}, allowed {case.tolerance:g}")
+    return Row(case.file.removesuffix(".py"), name, arch, built.seconds, built.cached, lease, error, stats.median)
+
+
+@contextmanager
+def _aarch64_device(farm: Farm, invocation: Invocation, *, required: bool) -> Iterator[str | None]:
+    """A selector for an aarch64 device: one of the farm's, else an emulated one that runs while the body does.
+
+    None where there is neither; with ``required`` that is NotFound.
+    """
+    attached = [device for device in farm.devices(_EMULATED_SELECTOR) if device.state not in ("offline", "unhealthy")]
+    if attached:
+        yield f"id={attached[0].id}"
+        return
+    if not _ARM64_ROOT.is_dir():
+        missing = "no aarch64 device is attached, and there is no arm64 root to emulate one with"
+        step = "run make arm64-root once, or attach a board: crossfarm agent serve --tracker HOST:PORT"
+        if required:
+            raise NotFound(missing, hint=step)
+        invocation.output.note(f"{missing}: this machine only\n  next: {step}")
+        yield None
+        return
+    with tempfile.TemporaryDirectory(prefix="crossfarm-arm64-") as scratch:
+        directory = Path(scratch)
+        command = (
+            sys.executable, str(_ARM64_TOOL), "agent", "--", "--tracker", farm.address, "--name", "arm64-emulated",
+            "--attr", "emulated=true", "--state", str(directory / "state"),
+        )  # fmt: skip
+        children = processes.start_all([processes.Program("arm64-agent", command)], directory)
+        try:
+            with invocation.output.progress("starting an emulated aarch64 agent"):
+                processes.wait_until_announced(children, _EMULATED_START_SECONDS)
+            yield "id~=arm64-emulated/*"
+        finally:
+            processes.stop_all(children)

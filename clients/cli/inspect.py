@@ -1,0 +1,180 @@
+"""``crossfarm inspect``: what is in an artifact or a program, without a farm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from clients.cli import files, output
+from clients.cli.invocation import Invocation, JsonOption, VerboseOption, of
+from crossfarm.errors import UsageError
+
+if TYPE_CHECKING:
+    from crossfarm.artifact import Artifact
+    from crossfarm.ir.module import IRModule
+    from crossfarm.wire.v1 import artifact_pb2
+
+
+def add_to(app: typer.Typer) -> None:
+    app.command("inspect")(inspect)
+
+
+def inspect(
+    ctx: typer.Context,
+    file: files.FileArgument,
+    script: Annotated[bool, typer.Option("--script", help="Print the module as script text.")] = False,
+    sources: Annotated[
+        Path | None, typer.Option("--sources", metavar="DIR", help="Write an artifact's libraries and sources there.")
+    ] = None,
+    json: JsonOption = False,
+    verbose: VerboseOption = False,
+) -> None:
+    """Show what is in FILE: functions, targets, sections, the program it was built from."""
+    invocation = of(ctx)
+    if script and json:
+        raise UsageError("--script and --json exclude each other")
+    if not files.is_artifact(file):
+        if sources is not None:
+            raise UsageError(f"{file} is a program: it has no generated sources", hint="build it with --keep-sources")
+        module = files.load_program(file)
+        _show_module(invocation, module, script=script)
+        return
+    artifact = files.open_artifact(file)
+    if sources is not None:
+        written = _write_sources(artifact, sources)
+        if json:
+            invocation.output.document({"written": [str(path) for path in written]})
+        else:
+            for path in written:
+                invocation.output.line(str(path))
+    elif script:
+        invocation.output.line(artifact.module().script().rstrip("\n"))
+    elif json:
+        invocation.output.document(_artifact_document(artifact))
+    else:
+        _print_artifact(invocation.output, artifact)
+
+
+def _show_module(invocation: Invocation, module: IRModule, *, script: bool) -> None:
+    from crossfarm.ir.serialize import digest
+
+    out = invocation.output
+    if script:
+        out.line(module.script().rstrip("\n"))
+        return
+    parameters = {name: [_parameter(p) for p in function.params] for name, function in module.functions.items()}
+    if out.json:
+        functions = [
+            {"name": name, "private": module.functions[name].private, "parameters": parameters[name]}
+            for name in module.functions
+        ]
+        out.document({"module": module.name, "sha256": digest(module).hex(), "functions": functions})
+        return
+    out.table(["function", "parameters"], [[name, ", ".join(listed)] for name, listed in parameters.items()])
+
+
+def _parameter(parameter: Any) -> str:
+    from crossfarm.ir.buffer import Buffer
+    from crossfarm.ir.printer import print_node
+
+    if isinstance(parameter, Buffer):
+        return f"{parameter.name}: {parameter.dtype}[{', '.join(print_node(extent) for extent in parameter.shape)}]"
+    return f"{parameter.name}: {parameter.dtype}"
+
+
+def _artifact_document(artifact: Artifact) -> dict[str, Any]:
+    manifest = artifact.manifest
+    return {
+        "name": manifest.name,
+        "digest": artifact.digest,
+        "bytes": artifact.size,
+        "variants": [
+            {
+                "target": _target_text(variant),
+                "runtime": variant.runtime,
+                "requires": {
+                    "arch": variant.requires.arch,
+                    "os": variant.requires.os,
+                    "cpu_features": list(variant.requires.cpu_features),
+                    "native_abi": variant.requires.native_abi,
+                    "libraries": list(variant.requires.libraries),
+                },
+                "functions": {entry.name: _signature(entry) for entry in variant.entry_points},
+            }
+            for variant in manifest.variants
+        ],
+        "sections": [
+            {
+                "id": section.id,
+                "kind": section.kind,
+                "name": section.name,
+                "bytes": section.size,
+                "sha256": section.sha256.hex(),
+                "critical": section.critical,
+            }
+            for section in manifest.sections
+        ],
+        "toolchain": dict(sorted(manifest.toolchain.items())),
+        "build_options": dict(sorted(manifest.build_options.items())),
+    }
+
+
+def _print_artifact(out: output.Output, artifact: Artifact) -> None:
+    manifest = artifact.manifest
+    out.line(f"{manifest.name}: {output.size(artifact.size)}, sha256 {artifact.digest}")
+    toolchain = ", ".join(f"{name} {version}" for name, version in sorted(manifest.toolchain.items()))
+    out.line(f"built by {toolchain}")
+    out.table(
+        ["target", "runs on", "needs", "functions"],
+        [
+            [
+                _target_text(variant),
+                f"{variant.requires.arch} {variant.requires.os} ({variant.runtime})",
+                " ".join((*variant.requires.cpu_features, *variant.requires.libraries)) or "-",
+                "\n".join(map(_signature, variant.entry_points)) if out.is_terminal
+                else "; ".join(map(_signature, variant.entry_points)),
+            ]
+            for variant in manifest.variants
+        ],
+    )  # fmt: skip
+    out.table(
+        ["section", "kind", "name", "size", "critical"],
+        [[str(s.id), s.kind, s.name, output.size(s.size), "yes" if s.critical else "no"] for s in manifest.sections],
+    )
+
+
+def _write_sources(artifact: Artifact, directory: Path) -> list[Path]:
+    """Every section but the IR as a file; the IR as script text. Names from an artifact are never taken as paths."""
+    written = []
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        for section in artifact.manifest.sections:
+            if section.id == artifact.manifest.ir_section:
+                path, data = directory / "module.py", artifact.module().script().encode()
+            else:
+                plain = "".join(c if c.isalnum() or c in "._-" else "_" for c in section.name or section.kind).lstrip(
+                    "."
+                )
+                path, data = directory / (plain or f"section{section.id}"), artifact.section(section.id)
+                if path in written:
+                    path = path.with_name(f"{section.id}-{path.name}")
+            path.write_bytes(data)
+            written.append(path)
+    except OSError as failure:
+        raise UsageError(f"cannot write to {directory}: {failure.strerror}") from failure
+    return written
+
+
+def _signature(entry: artifact_pb2.EntryPoint) -> str:
+    from crossfarm.artifact import Signature
+
+    return str(Signature(entry))
+
+
+def _target_text(variant: artifact_pb2.Variant) -> str:
+    from crossfarm.target import Target
+
+    target = Target.from_proto(variant.target)
+    return target.tag or str(target)
