@@ -56,6 +56,15 @@ def names(paths: list[Path]) -> list[str]:
     return [str(path.relative_to(ROOT)) for path in paths]
 
 
+def _test_names(node: ast.AST) -> list[str]:
+    """Functions, and classes made by hand or by hypothesis (``TestIt = Machine.TestCase``)."""
+    if isinstance(node, ast.FunctionDef) and node.name.startswith("test"):
+        return [node.name]
+    if isinstance(node, ast.Assign):
+        return [t.id for t in node.targets if isinstance(t, ast.Name) and t.id.startswith("Test")]
+    return []
+
+
 def test_packages_import_only_what_is_below_them() -> None:
     ran = subprocess.run(
         [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
@@ -104,12 +113,10 @@ def test_the_runner_finds_every_test() -> None:
     for path in python_files():
         if not path.is_relative_to(ROOT / "tests"):
             continue
-        found = [
-            node.name
-            for node in ast.walk(ast.parse(path.read_text()))
-            if isinstance(node, ast.FunctionDef) and node.name.startswith("test")
-        ]
-        if path.name.startswith("test_") != bool(found) or any(not name.startswith("test_") for name in found):
+        found = [name for node in ast.walk(ast.parse(path.read_text())) for name in _test_names(node)]
+        if path.name.startswith("test_") != bool(found) or any(
+            not name.startswith(("test_", "Test")) for name in found
+        ):
             lost.append(path)
         elif not (path.parent / "__init__.py").exists():
             lost.append(path.parent / "__init__.py")  # two test files of one name would shadow each other

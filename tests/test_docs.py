@@ -1,0 +1,97 @@
+"""What the documents show is run: Python blocks and console commands, as a reader of a fresh checkout would."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
+#: A console command starts a private farm and takes it down again.
+COMMAND_SECONDS = 60
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return [text for name, text in BLOCK.findall(document.read_text()) if name == language]
+
+
+def commands(document: Path) -> list[str]:
+    lines = "".join(blocks(document, "console")).replace("\\\n", " ").splitlines()
+    return [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+
+
+def with_some(documents: list[Path], language: str) -> list[Path]:
+    return [document for document in documents if blocks(document, language)]
+
+
+def run(command: list[str], directory: Path) -> None:
+    environment = {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "CROSSFARM_TRACKER": "embedded",
+        "CROSSFARM_CONFIG": str(directory / "config.toml"),
+        "CROSSFARM_STATE": str(directory / "state"),
+        "CROSSFARM_CACHE": str(directory / "cache"),
+    }
+    ran = subprocess.run(
+        command, cwd=directory, env=environment, capture_output=True, text=True, timeout=COMMAND_SECONDS
+    )
+    assert ran.returncode == 0, f"{shlex.join(command)} ended with {ran.returncode}:\n{ran.stdout}{ran.stderr}"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A directory that looks like a checkout to a reader's commands, and into which they may write."""
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    return tmp_path
+
+
+@pytest.mark.parametrize("document", with_some(DOCUMENTS, "python"), ids=lambda path: path.name)
+def test_python_in_the_documents_runs(document: Path, checkout: Path) -> None:
+    script = checkout / "blocks.py"
+    script.write_text("\n".join(blocks(document, "python")))
+    run([sys.executable, str(script)], checkout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", with_some(DOCUMENTS, "console"), ids=lambda path: path.name)
+def test_commands_in_the_documents_run(document: Path, checkout: Path) -> None:
+    for command in commands(document):
+        run(shlex.split(command), checkout)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_in_the_documents_lead_somewhere(document: Path) -> None:
+    broken = []
+    for path, anchor in LINK.findall(document.read_text()):
+        target = document.parent / path if path else document
+        if not target.exists():
+            broken.append(path)
+        elif anchor:
+            headings = re.findall(r"^#+ (.+)$", target.read_text(), re.MULTILINE)
+            if anchor not in {
+                re.sub(r"[^\w -]", "", heading).strip().lower().replace(" ", "-") for heading in headings
+            }:
+                broken.append(f"{path}#{anchor}")
+    assert broken == []
+
+
+def test_every_environment_variable_is_documented() -> None:
+    told = (ROOT / "docs" / "debugging.md").read_text()
+    packages = ("crossfarm", "compiler_service", "tracker", "device_agent", "clients")
+    used = {
+        name
+        for package in packages
+        for path in (ROOT / package).rglob("*.py")
+        for name in re.findall(r"\bCROSSFARM_[A-Z_]+\b", path.read_text())
+    }
+    assert sorted(name for name in used if f"`{name}`" not in told) == []
