@@ -18,7 +18,7 @@ UINTS = ("uint8", "uint16", "uint32", "uint64")
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 SCALARS = ("bool", *INTS, *UINTS, *FLOATS)
 
-_VECTOR = re.compile(r"^(?P<scalar>[a-z]+[0-9]*)(?:x(?P<lanes>[1-9][0-9]*))?$")
+_VECTOR = re.compile(r"^(?P<scalar>[a-z]+?[0-9]*)(?:x(?P<lanes>[1-9][0-9]*))?$")
 MAX_LANES = 1024
 
 
