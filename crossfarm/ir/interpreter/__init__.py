@@ -1,0 +1,75 @@
+"""The reference interpreter: it defines what the IR means, and every code generator is checked against it.
+
+It needs numpy alone (and ``ml_dtypes`` for programs that use bfloat16). ``arithmetic`` and ``intrinsics`` say what
+operators do, ``expressions`` and ``statements`` compile a function once into Python closures, ``nests`` runs loops as
+numpy arrays where their order provably does not matter, ``arguments`` binds what the caller gives.
+
+Every access is checked against its buffer's shape. Temporaries start as NaN, or as bits that make a bad index, so that
+a program relying on memory it never wrote shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from crossfarm.errors import UnsupportedTarget
+from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.interpreter.arguments import binder
+from crossfarm.ir.interpreter.expressions import ExprCompiler, Returned
+from crossfarm.ir.interpreter.statements import StmtCompiler, refuse_cooperation
+from crossfarm.ir.module import IRModule
+
+__all__ = ["run"]
+
+Argument = Any
+_compiled: WeakKeyDictionary[PrimFunc, Callable[[str, Sequence[Argument]], None]] = WeakKeyDictionary()
+
+
+def run(mod: IRModule, name: str, args: Sequence[Argument]) -> None:
+    """Calls the function ``name`` of a verified module.
+
+    Args:
+        args: one a parameter, in order: arrays of the parameter's dtype and shape, which the function reads and
+            writes in place; Python numbers or 0-d arrays for scalars.
+
+    Raises:
+        NoSuchFunction: no function of that name.
+        ArgumentError: number, kind, dtype or shape of the arguments.
+        ProgramError: the program divided by zero, left a buffer, or failed an assertion.
+        InvalidModule: lowered code whose threads cooperate, which is not interpreted.
+    """
+    func = mod[name]
+    call = _compiled.get(func)
+    if call is None:
+        call = _compiled[func] = _compile(name, func)
+    # wrapping integers and float overflow are the program's meaning, not something to warn about
+    with np.errstate(all="ignore"):
+        call(name, args)
+
+
+def _compile(name: str, func: PrimFunc) -> Callable[[str, Sequence[Argument]], None]:
+    refuse_cooperation(name, func.body)
+    exprs = ExprCompiler(name)
+    statements = StmtCompiler(exprs)
+    try:
+        bind = binder(func, exprs, statements)
+        body = statements.compile(func.body)
+    except ImportError as failure:
+        raise UnsupportedTarget(
+            f"function {name!r} uses bfloat16, for which the package ml_dtypes is missing here",
+            hint="install ml_dtypes on the device that runs the reference interpreter",
+        ) from failure
+
+    def call(name: str, args: Sequence[Argument]) -> None:
+        env = exprs.new_env()
+        bind(name, args, env)
+        try:
+            body(env)
+        except Returned:
+            pass
+
+    return call
