@@ -260,7 +260,7 @@ class Analyzer:
         whole = Interval.of(expr.dtype)
         if isinstance(expr, IntImm):
             return Interval(expr.value, expr.value)
-        if isinstance(expr, Binary) and expr.op in ("add", "sub", "mul") and dt.is_int(expr.dtype):
+        if _is_sum(expr):
             found = self.affine_bounds(affine(expr))
             return found if whole.covers(found) else whole
         found = self._atom_bounds(expr)
@@ -368,6 +368,9 @@ class Analyzer:
         match expr:
             case Var():
                 return self._ranges.get(expr, whole)
+            case Binary("mul", a, b):
+                x, y = self.bounds(a), self.bounds(b)
+                return x.scaled(y.low).join(x.scaled(y.high))
             case Binary("min", a, b):
                 x, y = self.bounds(a), self.bounds(b)
                 return Interval(min(x.low, y.low), min(x.high, y.high))
@@ -403,6 +406,13 @@ class Analyzer:
             return x
         most = divisor.high - 1
         return Interval(0 if op == "floormod" or x.low >= 0 else -most, most)
+
+
+def _is_sum(expr: Expr) -> bool:
+    """True for what ``affine`` takes apart: sums, differences, multiples by a constant."""
+    if not isinstance(expr, Binary) or not dt.is_int(expr.dtype):
+        return False
+    return expr.op in ("add", "sub") or (expr.op == "mul" and isinstance(expr.b, IntImm) | isinstance(expr.a, IntImm))
 
 
 def _sharpen(bounds: Interval, form: Affine, fact: Affine) -> Interval:
