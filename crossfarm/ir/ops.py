@@ -10,7 +10,6 @@ and the dtypes. Source of the rules: TVM's ``BinaryOpMatchTypes`` (``src/tir/op/
 from __future__ import annotations
 
 import math
-from typing import Union
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import dtype as dt
@@ -32,7 +31,7 @@ from crossfarm.ir.expr import (
 from crossfarm.ir.intrinsics import INTRINSICS, Intrinsic
 
 #: What every helper takes: an expression, or a Python number that adopts the dtype of its surroundings.
-Operand = Union[Expr, bool, int, float]
+Operand = Expr | bool | int | float
 
 _INT_ONLY = ("mod", "floordiv", "floormod", "shl", "shr")
 _INSTEAD = {
@@ -354,10 +353,9 @@ def _check_domain(row: Intrinsic, args: tuple[Expr, ...]) -> None:
         "number": dt.is_float(dtype) or dt.is_int(dtype),
     }[row.domain]
     if not fits:
-        wanted = {"float": "a float", "int": "an integer", "number": "a number"}[row.domain]
-        raise InvalidModule(
-            f"{row.name} needs {wanted}, not {dtype}",
-            hint='cast it first: T.Cast("float32", x)'.replace(
-                "float32", "int32" if row.domain == "int" else "float32"
-            ),
-        )
+        wanted, example = {
+            "float": ("a float", "float32"),
+            "int": ("an integer", "int32"),
+            "number": ("a number", "int32"),
+        }[row.domain]
+        raise InvalidModule(f"{row.name} needs {wanted}, not {dtype}", hint=f'cast it first: T.Cast("{example}", x)')

@@ -66,7 +66,8 @@ def print_node(node: Any) -> str:
     if isinstance(node, IterVar):
         return f"{printer.names[node.var]}: {node.kind} in {printer.expr(node.dom.min)}:{printer.stop(node.dom)}"
     if isinstance(node, MatchBufferRegion):
-        return f"{printer.names[node.buffer]} = T.match_buffer({printer.region(node.source)}, {printer.buffer(node.buffer)})"
+        view = printer.buffer(node.buffer)
+        return f"{printer.names[node.buffer]} = T.match_buffer({printer.region(node.source)}, {view})"
     raise InvalidModule(f"{type(node).__name__} has no printed form")
 
 

@@ -69,7 +69,7 @@ class ExprPrinter:
     def exprs(self, nodes: tuple[Expr, ...]) -> str:
         return ", ".join(self.expr(node) for node in nodes)
 
-    def tuple(self, nodes: tuple[Expr, ...]) -> str:
+    def tuple_of(self, nodes: tuple[Expr, ...]) -> str:
         """``(a,)``, ``(a, b)``, ``()``"""
         return f"({self.exprs(nodes)},)" if len(nodes) == 1 else f"({self.exprs(nodes)})"
 

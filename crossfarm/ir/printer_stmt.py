@@ -211,9 +211,9 @@ class StmtPrinter(ExprPrinter):
 
     def buffer(self, buffer: Buffer, *, scope: bool = False) -> str:
         """The arguments that make ``buffer``; its dtype is always written, the rest where it is not the default."""
-        parts = [self.tuple(buffer.shape), quote(buffer.dtype)]
+        parts = [self.tuple_of(buffer.shape), quote(buffer.dtype)]
         if buffer.strides:
-            parts.append(f"strides={self.tuple(buffer.strides)}")
+            parts.append(f"strides={self.tuple_of(buffer.strides)}")
         if buffer.elem_offset is not None:
             parts.append(f"elem_offset={self.expr(buffer.elem_offset)}")
         if buffer.scope != "global" or scope:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import Union
 
-from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript import blocks, scoped
 from crossfarm.frontends.tvmscript import expressions as ex
@@ -19,13 +17,12 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, Var
 from crossfarm.ir.stmt import BufferStore, MatchBufferRegion, Stmt
 
-Result = Union[Stmt, Callable[[Stmt], Stmt], None]
+Result = Stmt | Callable[[Stmt], Stmt] | None
 
-_IN_PLACE = {
-    ast.Add: ast.Add, ast.Sub: ast.Sub, ast.Mult: ast.Mult, ast.Div: ast.Div, ast.FloorDiv: ast.FloorDiv,
-    ast.Mod: ast.Mod, ast.BitAnd: ast.BitAnd, ast.BitOr: ast.BitOr, ast.BitXor: ast.BitXor,
-    ast.LShift: ast.LShift, ast.RShift: ast.RShift,
-}  # fmt: skip
+_IN_PLACE = (
+    ast.Add, ast.Sub, ast.Mult, ast.Div, ast.FloorDiv, ast.Mod,
+    ast.BitAnd, ast.BitOr, ast.BitXor, ast.LShift, ast.RShift,
+)  # fmt: skip
 
 
 def parse_assign(ctx: FunctionContext, node: ast.Assign) -> Result:
@@ -101,11 +98,11 @@ def _assign_several(ctx: FunctionContext, node: ast.Assign, targets: list[ast.ex
     if isinstance(value, ast.Call) and ctx.resolve(value.func) == "tir.axis.remap":
         blocks.parse_remap(ctx, value, names)
         return None
-    if isinstance(value, (ast.Tuple, ast.List)) and len(value.elts) == len(names):
-        if all(_declares(ctx, item) is not None for item in value.elts):
-            for name, item in zip(names, value.elts):
-                _declare(ctx, name, item)
-            return None
+    items = value.elts if isinstance(value, (ast.Tuple, ast.List)) else []
+    if len(items) == len(names) and all(_declares(ctx, item) is not None for item in items):
+        for name, item in zip(names, items):
+            _declare(ctx, name, item)
+        return None
     raise ctx.source.error(
         node, f"assignment of {spelled(ctx, value)} to several names", construct="assignment",
         hint="only T.axis.remap and declarations of sizes give several names at once",
@@ -249,4 +246,3 @@ _MAKERS: dict[str, Callable[[FunctionContext, ast.Name, ast.Call], Result]] = {
     "tir.Buffer": _scoped("tir.decl_buffer"),
     "tir.launch_thread": _scoped("tir.launch_thread"),
 }
-__all__ = ["InvalidModule", "ScriptError", "declared_dtype", "parse_annotated", "parse_assign", "parse_augmented"]

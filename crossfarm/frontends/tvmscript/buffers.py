@@ -37,7 +37,7 @@ def make_buffer(ctx: FunctionContext, name: str, bound: Mapping[str, ast.expr], 
     dtype = args.dtype(ctx, bound["dtype"], what) if "dtype" in bound else "float32"
     if dtype == "handle":
         raise ctx.source.error(bound["dtype"], "a buffer cannot hold handles", construct=what)
-    strides = ()
+    strides: tuple[Expr, ...] = ()
     if not args.is_none(bound.get("strides")):
         strides = shape_of(ctx, bound["strides"], f"strides of {what}", defines=defines, like=shape)
         if len(strides) not in (0, len(shape)):

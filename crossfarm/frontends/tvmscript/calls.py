@@ -120,15 +120,14 @@ def _typed(ctx: FunctionContext, node: ast.Call, dtype: str) -> Value:
             hint=f"n = T.{dtype}()",
         )  # fmt: skip
     value = ex.evaluate(ctx, bound["value"])
-    if isinstance(value, str):
-        try:
-            value = float({"inf": "inf", "-inf": "-inf", "nan": "nan"}[value])
-        except KeyError:
-            raise ctx.source.error(
-                bound["value"], f"T.{dtype} of the string {value[:40]!r}", construct=f"T.{dtype}",
-                hint='strings are "inf", "-inf" and "nan"',
-            ) from None  # fmt: skip
-    return ops.cast(value, dtype)
+    if not isinstance(value, str):
+        return ops.cast(value, dtype)
+    if value not in ("inf", "-inf", "nan"):
+        raise ctx.source.error(
+            bound["value"], f"T.{dtype} of the string {value[:40]!r}", construct=f"T.{dtype}",
+            hint='strings are "inf", "-inf" and "nan"',
+        )  # fmt: skip
+    return ops.cast(float(value), dtype)
 
 
 def _operator(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
@@ -137,7 +136,8 @@ def _operator(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
 
 
 def _ceildiv(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
-    a, b = ops.unify(*(ex.number(ctx, item) for item in args.positional(ctx, node, f"T.{name}", 2)))
+    first, second = args.positional(ctx, node, f"T.{name}", 2)
+    a, b = ops.unify(ex.number(ctx, first), ex.number(ctx, second), f"T.{name}")
     return ops.floordiv(ops.sub(ops.add(a, b), 1), b)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar
 
 from crossfarm.frontends.tvmscript.dialect import Aliases
 from crossfarm.frontends.tvmscript.source import Source, nearest
@@ -34,7 +34,7 @@ class HandleParam:
 
 
 #: What a name may stand for. Plain numbers and strings are constants captured by a decorator.
-Binding = Union[Expr, Buffer, View, HandleParam, bool, int, float, str]
+Binding = Expr | Buffer | View | HandleParam | bool | int | float | str
 
 
 @dataclass

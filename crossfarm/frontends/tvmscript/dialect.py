@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from crossfarm.frontends.tvmscript.source import Source
 
@@ -54,6 +54,15 @@ SPELLINGS = {
 _HEADER_COMMENT = re.compile(r"^#\s*((?:from|import)\s.+)$")
 
 
+@runtime_checkable
+class Dialect(Protocol):
+    """A Python object that stands for a dialect (``crossfarm.script.tir``) in a decorated definition's surroundings."""
+
+    def canonical_name(self) -> str:
+        """``tir``, ``ir`` or ``relax``."""
+        ...
+
+
 class Aliases:
     """Local name → canonical module or construct; filled from imports and from the header's commented imports."""
 
@@ -61,8 +70,7 @@ class Aliases:
         self._source = source
         self._names = dict(DEFAULT_ALIASES)
         for name, value in (captured or {}).items():
-            canonical = getattr(type(value), "__crossfarm_script__", None)
-            if canonical is not None:  # one of crossfarm.script's namespaces under a name of the user's
+            if isinstance(value, Dialect):  # one of crossfarm.script's namespaces under a name of the user's
                 self._names[name] = value.canonical_name()
         self._read_header_comments()
 

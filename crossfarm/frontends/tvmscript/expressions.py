@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import operator
 from collections.abc import Callable
-from typing import Union
 
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import calls
@@ -19,7 +18,7 @@ from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Ramp
 from crossfarm.ir.regions import extent_between
 
 #: What an expression evaluates to: an Expr, or a Python constant without a dtype yet.
-Value = Union[Expr, bool, int, float, str]
+Value = Expr | bool | int | float | str
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add",
@@ -309,7 +308,8 @@ def _join(op: str, values: list[Value]) -> Value:
         if isinstance(result, bool) and isinstance(value, bool):
             result = (result and value) if op == "and" else (result or value)
         else:
-            assert not isinstance(result, str) and not isinstance(value, str)
+            assert not isinstance(result, str)
+            assert not isinstance(value, str)
             result = ops.binary(op, result, value)
     return result
 

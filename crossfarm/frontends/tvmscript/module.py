@@ -123,7 +123,7 @@ def _assign(source: Source, aliases: Aliases, node: ast.Assign, known: dict[str,
             node, "an assignment at the top level", construct="assignment",
             hint='only symbolic sizes are declared there: n = TypeVar("n")',
         )  # fmt: skip
-    known[target.id] = TypeVar(target.id)  # type: ignore[misc]
+    known[target.id] = TypeVar(target.id)
 
 
 def _is_docstring(node: ast.stmt) -> bool:

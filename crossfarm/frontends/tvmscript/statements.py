@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import Union
 
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
@@ -21,7 +20,7 @@ from crossfarm.ir.visitor import seq
 #: Makes the statement for the rest of the scope from that rest.
 Wrap = Callable[[Stmt], Stmt]
 #: A statement, a wrap around what follows, or nothing (a declaration).
-Result = Union[Stmt, Wrap, None]
+Result = Stmt | Wrap | None
 
 #: Constructs that are statements or parts of them; for "nearest known" and "has no place here".
 STATEMENT_NAMES = (
@@ -187,8 +186,7 @@ def _expression(ctx: FunctionContext, node: ast.expr) -> Result:
     elif name is not None and name.startswith("tir.") and short in STATEMENT_NAMES:
         raise ctx.source.error(node, f"T.{short} has no place here as a statement", construct=f"T.{short}")
     else:
-        value = calls.evaluate_call(ctx, node)
-        return Evaluate(ex.as_expr(ctx, node, value))
+        return Evaluate(ex.as_expr(ctx, node, calls.evaluate_call(ctx, node)))
     return None
 
 
