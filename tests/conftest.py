@@ -32,6 +32,14 @@ def _children() -> set[int]:
     return found
 
 
+def _belongs_to(pid: int, older: set[int]) -> bool:
+    """True for a process that one of ``older`` started, such as the next warm worker of a fixture's agent."""
+    try:
+        return any(parent.pid in older for parent in psutil.Process(pid).parents())
+    except psutil.NoSuchProcess:
+        return True
+
+
 def _threads() -> set[threading.Thread]:
     return {t for t in threading.enumerate() if not t.name.startswith(_LASTING_THREADS) and "polling" not in t.name}
 
@@ -57,7 +65,7 @@ def leaves_nothing_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     left: list[object] = []
     while time.monotonic() < deadline:
         left = [
-            *(f"process {pid}" for pid in _children() - before[0]),
+            *(f"process {pid}" for pid in _children() - before[0] if not _belongs_to(pid, before[0])),
             *(f"thread {t.name}" for t in _threads() - before[1]),
             *(f"{s}" for s in _sockets() - before[2]),
         ]
