@@ -155,15 +155,16 @@ def _glibc_minor(root: Path) -> int:
     return max(int(minor) for minor in re.findall(rb"\0GLIBC_2\.(\d+)(?=\0)", text))
 
 
-def _run(command: list[str], doing: str) -> None:
+def _run(command: list[str], doing: str) -> str:
     ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     if ran.returncode != 0:
         raise ArmRootError(f"{doing} failed (exit {ran.returncode}): {shlex.join(command)}\n{ran.stdout[-2000:]}")
+    return ran.stdout
 
 
 def _download_packages(state: Path) -> list[Path]:
     """Downloads the packages with a private apt state: the host's sources and keys, but arm64 and nothing installed."""
-    for directory in ("lists/partial", "archives/partial"):
+    for directory in ("lists/partial", "archives/partial", "nothing/partial"):
         (state / directory).mkdir(parents=True, exist_ok=True)
     (state / "status").touch()
     configuration = state / "apt.conf"
@@ -187,15 +188,13 @@ def _download_packages(state: Path) -> list[Path]:
     )
     apt = ["apt-get", "-c", str(configuration), "-qq", "-y"]
     _run([*apt, "update"], "fetching Debian's arm64 package lists")
-    for stale in (state / "archives").glob("*.deb"):
-        # apt tells a finished download by name and size; what an older list brought would be unpacked as well
-        if stale.stat().st_mtime < time.time() - 86400:
-            stale.unlink()
-    _run(
-        [*apt, "install", "--download-only", "--no-install-recommends", *DEBIAN_PACKAGES],
-        "downloading Debian's arm64 packages",
-    )
-    return sorted((state / "archives").glob("*.deb"))
+    install = [*apt, "install", "--no-install-recommends", *DEBIAN_PACKAGES]
+    _run([*install, "--download-only"], "downloading Debian's arm64 packages")
+    # The directory may hold older versions from an earlier run. apt lists what it would download, one a line
+    # ('address' name.deb size digest), and from an empty directory that is everything.
+    empty = ["--option", f"Dir::Cache::archives={state}/nothing", "--print-uris"]
+    listed = _run([*install, *empty], "listing Debian's arm64 packages")
+    return [state / "archives" / name for name in re.findall(r"^'\S+' (\S+\.deb) ", listed, re.MULTILINE)]
 
 
 def _unpack(package: Path, root: Path) -> None:
