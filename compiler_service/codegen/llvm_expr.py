@@ -199,22 +199,13 @@ class ExprEmitter:
             wide = self.binary(op, self.half.widen(self.b, a), self.half.widen(self.b, b))
             return self.half.narrow(self.b, wide, a.dtype)
         if dt.is_float(a.dtype):
-            return self._float_binary(op, a, b)
+            flags = "contract " if op in ("add", "sub", "mul") else ""
+            return self.b.value(a.dtype, f"{_FLOAT_OPS[op]} {flags}{a.typed}, {b.text}")
         if op in DIVISIONS:
             return self._divide(op, a, b, divisor_may_be_zero)
         if op in ("shl", "shr"):
             return self._shift(op, a, b)
         return self.b.value(a.dtype, f"{_INT_OPS[op]} {a.typed}, {b.text}")
-
-    def _float_binary(self, op: str, a: Value, b: Value) -> Value:
-        if op in _FLOAT_OPS:
-            flags = "contract " if op in ("add", "sub", "mul") else ""
-            return self.b.value(a.dtype, f"{_FLOAT_OPS[op]} {flags}{a.typed}, {b.text}")
-        from compiler_service.codegen.llvm_math import float_intrinsic, float_remainder
-
-        if op == "floordiv":
-            return float_intrinsic(self, "floor", self.b.value(a.dtype, f"fdiv {a.typed}, {b.text}"))
-        return float_remainder(self, op, a, b)
 
     def _logical(self, node: Binary) -> Value:
         if self.is_unsafe(node.b) and dt.lanes_of(node.dtype) == 1:
@@ -237,13 +228,18 @@ class ExprEmitter:
         return self.b.value(a.dtype, f"select {keep.typed}, {a.typed}, {b.typed}")
 
     def _shift(self, op: str, a: Value, b: Value) -> Value:
+        """By the amount modulo the number of bits."""
         name = "shl" if op == "shl" else "ashr" if dt.is_signed(a.dtype) else "lshr"
-        return self.b.value(a.dtype, f"{name} {a.typed}, {b.text}")
+        mask = int_constant(b.dtype, dt.bits(b.dtype) - 1)
+        amount = self.b.value(b.dtype, f"and {b.typed}, {mask.text}")
+        return self.b.value(a.dtype, f"{name} {a.typed}, {amount.text}")
 
     def _divide(self, op: str, a: Value, b: Value, may_be_zero: bool) -> Value:
         """Never traps: zero divisors fail the call, and the smallest value over -1 wraps as in two's complement."""
         if may_be_zero:
-            self.fail_if(self._compare("eq", b, zero(b.dtype)), f"integer division by zero in {self.function}")
+            self.fail_if(
+                self._compare("eq", b, zero(b.dtype)), f"integer division by zero in function {self.function!r}"
+            )
         if dt.is_unsigned(a.dtype):
             return self.b.value(a.dtype, f"{'udiv' if 'div' in op else 'urem'} {a.typed}, {b.text}")
         divisor, overflows = b, None

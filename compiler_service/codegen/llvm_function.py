@@ -141,7 +141,10 @@ class _FunctionEmitter(ExprEmitter):
             narrow = e.convert(value, symbol.dtype)
             if symbol in e.vars:
                 differ = e.binary("ne", e.vars[symbol], narrow)
-                e.fail_if(differ, f"argument {symbol.name} of {self.function} differs from the dimension it stands for")
+                e.fail_if(
+                    differ,
+                    f"argument {symbol.name!r} of function {self.function!r} differs from the dimension of that name",
+                )
             e.vars.setdefault(symbol, narrow)
             arguments.append(narrow)
         for offset in workspace_plan(self.func).offsets:
@@ -177,7 +180,7 @@ class _FunctionEmitter(ExprEmitter):
     def do_AssertStmt(self, node: AssertStmt) -> None:
         holds = self.emit(node.condition)
         fails = self.b.value("bool", f"xor {holds.typed}, true")
-        self.fail_if(fails, node.message)
+        self.fail_if(fails, f"assertion failed in function {self.function!r}: {node.message}")
 
     def do_AttrStmt(self, node: AttrStmt) -> None:
         self.statement(node.body)

@@ -69,21 +69,6 @@ def float_intrinsic(e: ExprEmitter, name: str, *args: Value) -> Value:
     )
 
 
-def float_remainder(e: ExprEmitter, op: str, a: Value, b: Value) -> Value:
-    """``mod``: C's fmod. ``floormod``: the result has the divisor's sign, as Python's and numpy's."""
-    remainder = _libm(e, "fmod", [a, b])
-    if op == "mod":
-        return remainder
-    none = zero(a.dtype)
-    nonzero = e.binary("ne", remainder, none)
-    negative = e.binary("lt", remainder, none)
-    divisor_negative = e.binary("lt", b, none)
-    differ = e.b.value(nonzero.dtype, f"xor {negative.typed}, {divisor_negative.text}")
-    moved = e.b.value(a.dtype, f"fadd {remainder.typed}, {b.text}")
-    adjust = e.b.value(nonzero.dtype, f"and {nonzero.typed}, {differ.text}")
-    return e.b.value(a.dtype, f"select {adjust.typed}, {moved.typed}, {remainder.typed}")
-
-
 def _suffix(dtype: str) -> str:
     scalar, lanes = dt.split(dtype)
     letter = "f" if dt.is_float(scalar) else "i"
@@ -213,15 +198,15 @@ def _ldexp_values(e: ExprEmitter, value: Value, exponent: Value) -> Value:
 
 
 def _q_multiply_shift(e: ExprEmitter, node: Call) -> Value:
-    """``round(x * y * 2**-(q + s))`` in fixed point, computed in 64 bits with halves rounded up."""
-    lanes = dt.lanes_of(node.dtype)
-    wide = dt.with_lanes("int64", lanes)
-    x, y, q, s = (e.convert(e.emit(a), dt.with_lanes("int64", dt.lanes_of(a.dtype))) for a in node.args)
-    product = e.binary("mul", x, y)
-    total = e.binary("add", q, s)
-    one = int_constant(wide, 1)
-    half = e.binary("shl", one, e.binary("sub", total, one))
-    return e.convert(e.binary("shr", e.binary("add", product, half), total), node.dtype)
+    """``x * y * 2**(s - q)`` in 64 bits, halves rounded up."""
+    wide = dt.with_lanes("int64", dt.lanes_of(node.dtype))
+    x, y, q, s = (e.convert(e.emit(a), wide) for a in node.args)
+    none, one = int_constant(wide, 0), int_constant(wide, 1)
+    left = e.binary("max", s, none)
+    right = e.binary("add", e.binary("max", e.binary("sub", none, s), none), q)
+    product = e.binary("mul", e.binary("shl", x, left), y)
+    half = e.binary("shl", one, e.binary("sub", right, one))
+    return e.convert(e.binary("shr", e.binary("add", product, half), right), node.dtype)
 
 
 def _call_extern(e: ExprEmitter, node: Call) -> Value:
