@@ -390,7 +390,7 @@ class _Decoder:
         if not isinstance(item, of):
             wanted = " or ".join(cls.__name__ for cls in of)
             met = "an attribute's value" if isinstance(item, _Plain) else type(item).__name__
-            raise _Malformed(f"{self._where} refers to node {reference}, {met}, where a {wanted} belongs")
+            raise _Malformed(f"{self._where} refers to node {reference}, {met}, where {wanted} belongs")
         return item
 
     def _attr(self, reference: int) -> Any:

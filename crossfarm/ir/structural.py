@@ -124,8 +124,8 @@ def _plain(item: Any, path: _Path) -> tuple[_Token, list[tuple[Any, _Path]]]:
 
 
 def _exact(value: float) -> str:
-    """A float by its bits, all NaNs alike: ``==`` would take -0.0 for 0.0 and NaN for different from itself."""
-    return "nan" if math.isnan(value) else float(value).hex()
+    """A float as its exact text, NaNs alike: ``==`` would take -0.0 for 0.0 and NaN for different from itself."""
+    return "nan" if math.isnan(value) else repr(float(value))
 
 
 def _spelled(path: _Path) -> str:

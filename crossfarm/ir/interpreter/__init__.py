@@ -26,15 +26,17 @@ from crossfarm.ir.module import IRModule
 __all__ = ["run"]
 
 Argument = Any
-_compiled: WeakKeyDictionary[PrimFunc, Callable[[str, Sequence[Argument]], None]] = WeakKeyDictionary()
+_Call = Callable[[str, Sequence[Argument]], None]
+_compiled: WeakKeyDictionary[PrimFunc, _Call] = WeakKeyDictionary()
 
 
-def run(mod: IRModule, name: str, args: Sequence[Argument]) -> None:
+def run(mod: IRModule, name: str, args: Sequence[Argument], *, in_order: bool = False) -> None:
     """Calls the function ``name`` of a verified module.
 
     Args:
         args: one a parameter, in order: arrays of the parameter's dtype and shape, which the function reads and
             writes in place; Python numbers or 0-d arrays for scalars.
+        in_order: run every loop step by step, never as lanes: the same results, much slower.
 
     Raises:
         NoSuchFunction: no function of that name.
@@ -43,18 +45,18 @@ def run(mod: IRModule, name: str, args: Sequence[Argument]) -> None:
         InvalidModule: lowered code whose threads cooperate, which is not interpreted.
     """
     func = mod[name]
-    call = _compiled.get(func)
+    call = _compile(name, func, all_at_once=False) if in_order else _compiled.get(func)
     if call is None:
-        call = _compiled[func] = _compile(name, func)
+        call = _compiled[func] = _compile(name, func, all_at_once=True)
     # wrapping integers and float overflow are the program's meaning, not something to warn about
     with np.errstate(all="ignore"):
         call(name, args)
 
 
-def _compile(name: str, func: PrimFunc) -> Callable[[str, Sequence[Argument]], None]:
+def _compile(name: str, func: PrimFunc, *, all_at_once: bool) -> _Call:
     refuse_cooperation(name, func.body)
     exprs = ExprCompiler(name)
-    statements = StmtCompiler(exprs)
+    statements = StmtCompiler(exprs, all_at_once=all_at_once)
     try:
         bind = binder(func, exprs, statements)
         body = statements.compile(func.body)

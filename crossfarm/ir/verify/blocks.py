@@ -12,7 +12,7 @@ from crossfarm.ir.verify.scope import Scope
 from crossfarm.ir.visitor import walk
 
 
-@rule("axis-values", BlockRealize, hint="bind each axis to one integer of its dtype")
+@rule("axis-values", BlockRealize, hint="bind each axis to one integer of its dtype", printable=False)
 def axis_values(node: BlockRealize, scope: Scope) -> str | None:
     """A block gets one value for each axis, of the axis' dtype."""
     axes = node.block.iter_vars

@@ -16,12 +16,16 @@ Check = Callable[[Any, Any], "str | None"]
 
 @dataclass(frozen=True)
 class Rule:
-    """``check(node, scope)`` returns what is wrong in words, or None; its docstring is the rule."""
+    """``check(node, scope)`` returns what is wrong in words, or None; its docstring is the rule.
+
+    ``printable`` says that a node that breaks it still has a text.
+    """
 
     name: str
     about: tuple[type, ...]
     hint: str
     check: Check
+    printable: bool = True
 
 
 #: Every rule by name, in the order in which they are tried.
@@ -29,13 +33,13 @@ RULES: dict[str, Rule] = {}
 _BY_NODE: dict[type, list[Rule]] = {}
 
 
-def rule(name: str, *about: type, hint: str = "") -> Callable[[Check], Check]:
+def rule(name: str, *about: type, hint: str = "", printable: bool = True) -> Callable[[Check], Check]:
     """Registers the decorated function as the rule ``name`` about nodes of the classes ``about``."""
 
     def register(check: Check) -> Check:
         if name in RULES:
             raise ValueError(f"there are two rules named {name!r}")
-        RULES[name] = Rule(name, about, hint, check)
+        RULES[name] = Rule(name, about, hint, check, printable)
         for cls in about:
             _BY_NODE.setdefault(cls, []).append(RULES[name])
         return check
@@ -53,7 +57,7 @@ def apply_rules(node: Any, scope: Any) -> None:
 
 def fail(broken: Rule, problem: str, function: str, node: Any = None) -> NoReturn:
     """Raises the VerifyError for a broken rule; ``node`` is printed where it is given."""
-    shown = f"\n  in: {_printed(node)}" if node is not None else ""
+    shown = f"\n  in: {_printed(node)}" if node is not None and broken.printable else ""
     where = f"function {function!r}: " if function else ""
     raise VerifyError(
         f"{where}{problem} (rule {broken.name}){shown}",
