@@ -49,7 +49,8 @@ class Future(Generic[T]):
             raise error
         if self._after is not None:
             self._value, self._after = self._after(), None
-        return self._value  # type: ignore[no-any-return]
+        result: T = self._value
+        return result
 
     def exception(self, timeout: float | None = None) -> Error | None:
         """Waits like ``result`` and returns the error instead of raising it; None for success."""

@@ -79,6 +79,7 @@ class Session:
         self._news = threading.Condition()
         self._sleepers = 0
         self._reader: threading.Thread | None = None
+        self._forgotten: deque[int] = deque()  # tensors that nobody sees any more
         self.welcome = self._connect()
 
     # --- sending ---
@@ -100,6 +101,9 @@ class Session:
         with self._guard:
             stream = self._connected()
             waiting = iter(wanted)
+            while self._forgotten:
+                free = RequestFrame.Free(tensor=self._forgotten.popleft())
+                stream.queue.put((RequestFrame(free=free), None))
             for frame, payload in frames:
                 if frame.request:
                     self._requests += 1
@@ -128,6 +132,10 @@ class Session:
         future: Future[Any] = Future(self)
         self.send([(frame, payload)], [future])
         return future
+
+    def forget(self, number: int) -> None:
+        """Tensor ``number`` is freed with the next request. Takes no lock: the garbage collector calls it."""
+        self._forgotten.append(number)
 
     def cancel(self, first: int, last: int) -> None:
         """Asks that requests ``first`` to ``last`` are not begun. Overtakes what waits on the stream."""
@@ -265,18 +273,13 @@ class Session:
     def _reason(self, failure: Exception) -> errors.Error:
         if isinstance(failure, errors.Error):
             return failure
-        said = (
-            status.error_of(failure, doing="running on the device", peer=self._lease.address)
-            if isinstance(failure, grpc.RpcError)
-            else errors.Unavailable("the device ended the session")
-        )
-        if isinstance(said, (errors.PermissionDenied, errors.InfrastructureError)) and not isinstance(
-            said, errors.RetryableError
-        ):
-            return self._lease.failure(0) or said
+        said = failure.details() if isinstance(failure, grpc.Call) else "the device ended it"
+        if isinstance(failure, grpc.Call) and any(k == status.TRAILER for k, _ in failure.trailing_metadata() or ()):
+            # The worker lives and refuses: a lease that ended says more than the refusal that followed from it.
+            return self._lease.failure(0) or status.error_of(failure)  # type: ignore[arg-type]
         return self._lease.failure(_WHY_SECONDS) or errors.Unavailable(
-            f"the connection to the device at {self._lease.address} broke ({said.message})",
-            hint="the lease goes on: what was on its way is lost, send it again",
+            f"the connection to the device at {self._lease.address} broke ({said})",
+            hint="the lease goes on, but what was on its way is lost: send it again",
         )
 
 
@@ -340,7 +343,7 @@ class _Stream:
             frames = packet.message.frames
             calls: list[int] = []
             first = expected = 0
-            for _ in range(_BATCH):
+            for room in range(_BATCH, 0, -1):
                 frame, payload = item
                 if isinstance(frame, int):
                     assert isinstance(payload, int)
@@ -359,7 +362,7 @@ class _Stream:
                     if payload is not None:
                         assert isinstance(payload, memoryview)
                         packet.add(payload)
-                if packet.size >= CHUNK_BYTES or waiting.empty():
+                if packet.size >= CHUNK_BYTES or room == 1 or waiting.empty():
                     break
                 item = waiting.get()
                 if item is None:

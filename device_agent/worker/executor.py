@@ -147,7 +147,7 @@ class Executor:
                 self._one(frame, kind, part, out)
             if out.due():
                 yield out.take()
-        if out.packet.message.replies:
+        if not out.empty():
             yield out.take()
 
     def _one(self, frame: RequestFrame, kind: str | None, part: memoryview, out: _Out) -> None:
@@ -211,7 +211,7 @@ class Executor:
                 out.fail(request, failure)
             request += 1
             now = time.monotonic()
-            if now > out.flush_at:
+            if now > out.flush_at:  # something is in it: this call's answer
                 yield out.take()
 
     def _why_no_call(self, number: int) -> errors.Error:
@@ -465,8 +465,11 @@ class _Out:
         self._settle()
         self.packet.message.replies.append(reply)
 
+    def empty(self) -> bool:
+        return not (self._count or self.packet.message.replies)
+
     def due(self) -> bool:
-        return self.packet.size >= CHUNK_BYTES or time.monotonic() > self.flush_at
+        return self.packet.size >= CHUNK_BYTES or (time.monotonic() > self.flush_at and not self.empty())
 
     def take(self) -> Packet[SessionResponse]:
         self._settle()

@@ -1,0 +1,209 @@
+"""Loaded artifacts and their functions: calls with numpy arrays or device tensors, pipelined calls, benchmarks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+from clients.sdk.benchmark import BenchmarkResult
+from clients.sdk.calls import BoundCall, CallPlan, bind_frame, pack, unbind_frame
+from clients.sdk.future import Future
+from clients.sdk.session import Session
+from clients.sdk.tensor import Tensor
+from crossfarm import errors
+from crossfarm.artifact import Artifact, Signature
+from crossfarm.wire.v1.session_pb2 import RequestFrame
+
+#: Combinations of arguments whose binding is remembered, per function.
+_REMEMBERED = 1024
+
+
+class Loaded(Mapping[str, "LoadedFunction"]):
+    """An artifact on a device: a mapping of names to functions. Ends with ``unload``, its ``with`` block or the lease.
+
+    Attributes:
+        artifact: what was loaded.
+        variant: the part of it that the device runs.
+        source: where the device had its bytes from: "frame", "tensor", "cache" or a store's address.
+    """
+
+    def __init__(self, session: Session, number: int, artifact: Artifact, variant: Any, *, source: str = "") -> None:
+        self.artifact = artifact
+        self.variant = variant
+        self.source = source
+        self._session = session
+        self._number = number
+        self._functions = {
+            entry.name: LoadedFunction(session, number, Signature(entry)) for entry in variant.entry_points
+        }
+
+    def __getitem__(self, name: str) -> LoadedFunction:
+        """The function ``name``. Raises NoSuchFunction listing those there are."""
+        try:
+            return self._functions[name]
+        except KeyError:
+            known = ", ".join(self._functions) or "none"
+            raise errors.NoSuchFunction(
+                f"artifact {self.artifact.name!r} has no function {name!r}; it has: {known}"
+            ) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._functions)
+
+    def __len__(self) -> int:
+        return len(self._functions)
+
+    def unload(self) -> None:
+        """Takes the artifact off the device after everything sent before; again is nothing."""
+        if self._number and not self._session.closed:
+            number, self._number = self._number, 0
+            self._session.send([(RequestFrame(unload=RequestFrame.Unload(module=number)), None)], [])
+
+    def __enter__(self) -> Loaded:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.unload()
+
+
+class LoadedFunction:
+    """A function on a device. Call it, ``submit`` it, or ``benchmark`` it.
+
+    Arguments are the function's inputs in parameter order, or one for every parameter. Buffers are numpy arrays or
+    device tensors of the parameter's dtype and shape, scalars are numbers. What the function only writes is returned,
+    in parameter order: one result, a tuple of several, or None. Results are device tensors where all buffers given are,
+    numpy arrays otherwise. ``out=`` gives an array or tensor (a tuple of them for several) to write into instead. An
+    array that the function reads and writes is changed in place.
+
+    Attributes:
+        signature: names, dtypes and shapes of the parameters.
+    """
+
+    def __init__(self, session: Session, module: int, signature: Signature) -> None:
+        self.signature = signature
+        self._session = session
+        self._module = module
+        self._bound: dict[Any, BoundCall] = {}
+
+    @property
+    def name(self) -> str:
+        return self.signature.name
+
+    def __call__(self, *args: Any, out: Any = None, timeout: float | None = None) -> Any:
+        """Runs the function and waits for its results.
+
+        Args:
+            timeout: seconds that this call may run on the device; by default the session's limit for calls.
+
+        Raises:
+            ArgumentError: an argument does not fit, found before anything is sent.
+            ProgramError: the program reported a failure, such as a failed check.
+            Timeout: it ran too long; the lease ends with it.
+            RemoteCrash: it crashed its worker; the lease ends with it.
+            LimitExceeded: it needs more memory than the lease may use.
+        """
+        return self._start(args, out, timeout, own=False).result()
+
+    def submit(self, *args: Any, out: Any = None, timeout: float | None = None) -> Future[Any]:
+        """Sends the call and returns at once. Arrays are copied first and may be changed; what fails on the device is
+        raised by the future. Raises ArgumentError as a call does."""
+        return self._start(args, out, timeout, own=True)
+
+    def benchmark(
+        self,
+        *args: Any,
+        out: Any = None,
+        warmup: int = 3,
+        repeat: int = 20,
+        number: int = 1,
+        min_repeat_ms: float = 10.0,
+        cooldown_ms: float = 0.0,
+        flush_bytes: int = 0,
+        timeout: float | None = None,
+    ) -> BenchmarkResult:
+        """Measures the function on the device, on these arguments over and over.
+
+        Args:
+            warmup: calls before the first sample.
+            repeat: samples.
+            number: calls in a sample at least.
+            min_repeat_ms: milliseconds that a sample lasts at least; ``number`` is raised until it does.
+            cooldown_ms: pause before each sample.
+            flush_bytes: bytes of other memory written before each sample, so that it begins with cold caches.
+            timeout: seconds that one call may run.
+
+        Raises:
+            ArgumentError, ProgramError, Timeout, RemoteCrash: as a call does.
+        """
+        if timeout is not None:
+            _check_timeout(timeout)
+        body = RequestFrame.Benchmark(
+            warmup=_count("warmup", warmup, 0),
+            repeat=_count("repeat", repeat, 1),
+            number=_count("number", number, 0),
+            min_repeat_ms=min_repeat_ms,
+            cooldown_ms=cooldown_ms,
+            flush_bytes=_count("flush_bytes", flush_bytes, 0),
+        )
+        plan = self._plan(self.signature.arrange(args, out), timeout, own=False)
+        frame = RequestFrame(request=1, benchmark=body)
+        measured = plan.send(frame, fetch=False).result()
+        return BenchmarkResult(tuple(measured.samples), int(measured.number), dict(measured.environment))
+
+    def __repr__(self) -> str:
+        return f"<LoadedFunction {self.signature}>"
+
+    def _start(self, args: tuple[Any, ...], out: Any, timeout: float | None, *, own: bool) -> Future[Any]:
+        """Sends a call; ``own``: the caller may change arrays before they are on their way."""
+        try:
+            bound = self._bound.get((args, out, timeout))
+        except TypeError:  # arrays cannot be looked up
+            bound = None
+        if bound is not None and bound.good():
+            future = self._session.call(bound.number)
+            future._value = bound.result
+            return future
+        if timeout is not None:
+            _check_timeout(timeout)
+        placed = self.signature.arrange(args, out)
+        if all(isinstance(a, (Tensor, int, float)) for a in placed):
+            bound = self._remember(placed, out, timeout, (args, out, timeout))
+            future = self._session.call(bound.number)
+            future._value = bound.result
+            return future
+        return self._plan(placed, timeout, own=own).send(RequestFrame(request=1), fetch=True)
+
+    def _remember(self, placed: Sequence[Any], out: Any, timeout: float | None, key: Any) -> BoundCall:
+        """Binds arguments that are all on the device, for this call and those like it."""
+        self.signature.bind(placed)
+        number = self._session.number()
+        made = self._session.request(bind_frame(number, self._module, self.signature, placed, timeout))
+        results = [placed[i] for i in self.signature.outputs] if out is not None else []
+        bound = BoundCall(number, tuple(a for a in placed if isinstance(a, Tensor)), made, pack(results))
+        try:
+            stale = self._bound.pop(key, None)
+            if stale is None and len(self._bound) >= _REMEMBERED:
+                stale = self._bound.pop(next(iter(self._bound)))
+            self._bound[key] = bound
+        except TypeError:  # out= as a list
+            stale = bound
+        if stale is not None and stale is not bound:
+            self._session.send([(unbind_frame(stale.number), None)], [])
+        return bound
+
+    def _plan(self, placed: Sequence[Any], timeout: float | None, *, own: bool) -> CallPlan:
+        return CallPlan(self._session, self._module, self.signature, placed, timeout, own=own)
+
+
+def _check_timeout(timeout: float) -> None:
+    if not timeout > 0:
+        raise errors.ArgumentError(f"timeout={timeout!r} must be a positive number of seconds")
+
+
+def _count(name: str, value: int, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 1 << 32:
+        raise errors.ArgumentError(f"{name}={value!r} must be a whole number of at least {least}")
+    return value
