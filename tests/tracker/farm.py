@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import queue
 import signal
 import subprocess
@@ -18,9 +17,9 @@ from typing import Any
 import grpc
 
 from crossfarm.compat.versions import API_VERSION
-from crossfarm.errors import Error
+from crossfarm.errors import Error, LeaseLost
 from crossfarm.wire.channels import open_channel
-from crossfarm.wire.status import error_of
+from crossfarm.wire.status import error_of, rpc_errors
 from crossfarm.wire.v1 import tracker_pb2 as wire
 from crossfarm.wire.v1 import tracker_pb2_grpc
 
@@ -105,6 +104,11 @@ class _Stream:
             raise item
         return item
 
+    def drain(self) -> None:
+        """Reads to the end of the stream; raises the error that ended it."""
+        while self.receive() is not None:
+            pass
+
     def half_close(self) -> None:
         self._outgoing.put(None)
 
@@ -134,20 +138,21 @@ class Agent(_Stream):
         devices: dict[str, dict[str, str]],
         *,
         held: list[wire.Register.HeldLease] | None = None,
+        running: dict[str, wire.StartLease] | None = None,
         automatic: bool = True,
         api: int = API_VERSION,
         register: bool = True,
     ) -> None:
         self.name = name
         self.automatic = automatic
-        self.running: dict[str, wire.StartLease] = {}
+        self.running: dict[str, wire.StartLease] = dict(running or {})
         super().__init__(address, "Attach")
         self.send(
             wire.AgentMessage(
                 register=wire.Register(
                     agent_id=name,
                     devices=[wire.DeviceInfo(id=f"{name}/{d}", attributes=a) for d, a in devices.items()],
-                    held=held or [],
+                    held=held if held is not None else self.held(),
                     api_low=api,
                     api_high=api,
                 )
@@ -179,13 +184,16 @@ class Agent(_Stream):
             for s in self.running.values()
         ]
 
+    def _start(self, start: wire.StartLease) -> None:
+        self.running[start.lease_id] = start
+        if self.automatic:
+            self.ready(start.lease_id)
+
     def _read(self) -> None:
         try:
             for message in self._call:
                 if message.HasField("start"):
-                    self.running[message.start.lease_id] = message.start
-                    if self.automatic:
-                        self.ready(message.start.lease_id)
+                    self._start(message.start)
                 if message.HasField("end") and self.automatic:
                     self.ended(message.end.lease_id)
                 self._received.put(message)
@@ -219,7 +227,8 @@ class Client(_Stream):
     def granted(self) -> wire.AcquireEvent.Granted:
         """Waits for the grant, past any places in the queue."""
         while not (event := self.receive()).HasField("granted"):
-            assert event.HasField("queued"), event
+            if event.HasField("ended"):
+                raise LeaseLost(f"ended instead: {event.ended.outcome}")
         return event.granted
 
     def queued(self) -> wire.AcquireEvent.Queued:
@@ -241,7 +250,7 @@ class Client(_Stream):
 
 
 def devices(address: str, selector: str = "") -> dict[str, wire.DeviceInfo]:
-    with open_channel(address) as channel:
+    with open_channel(address) as channel, rpc_errors():
         answer = tracker_pb2_grpc.TrackerStub(channel).ListDevices(wire.ListDevicesRequest(selector=selector))
     return {device.id: device for device in answer.devices}
 
@@ -262,10 +271,3 @@ def running_tracker(state: Path, *options: str) -> Iterator[TrackerProcess]:
     finally:
         if tracker.running:
             tracker.stop()
-
-
-def is_alive(pid: int) -> bool:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, 0)
-        return True
-    return False
