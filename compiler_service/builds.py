@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from compiler_service.workers import Built, Job, WorkerPool
+from compiler_service.workers import START, Built, Job, WorkerPool
 from crossfarm.artifact import Artifact, write_artifact
-from crossfarm.errors import Cancelled, Error
+from crossfarm.errors import Error, InfrastructureError
 from crossfarm.target import Target
 from crossfarm.wire.v1.compiler_pb2 import BuildEvent, BuildOptions
 
@@ -45,7 +45,7 @@ class Build:
 
     def run(self) -> None:
         """Builds, keeps the artifact and tells the followers; never raises what they are told."""
-        failure: Error | None = Cancelled("the build ended unfinished")
+        failure: Error | None = InfrastructureError("the build ended for a reason that only the service's log tells")
         try:
             artifact, seconds, steps = self._build()
             self._keep(artifact)
@@ -143,7 +143,7 @@ class Build:
 
         def on_step(name: str, index: int, count: int) -> None:
             with self._condition:
-                if self._started is None:
+                if self._started is None and name != START:
                     self._started = time.monotonic()
             self._tell(BuildEvent(step=BuildEvent.Step(target=str(target), name=name, index=index, count=count)))
 

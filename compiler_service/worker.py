@@ -1,7 +1,7 @@
 """One build worker: a process that builds a variant at a time, so that a crash of the compiler costs one build.
 
-It warms up by building a small function for each architecture, then answers jobs on its standard input and output until either closes. What
-native code prints goes to standard error, which the service keeps for the message of a crash.
+It warms up by building a small function for each architecture, then answers jobs on its standard input and output
+until either closes. What native code prints goes to standard error, which the service keeps for a crash's message.
 
 Job: ``{"target": JSON, "options": hex of BuildOptions}`` and the module's bytes. Answers: ``{"event": "step", …}`` any
 number of times, then ``{"event": "built", …}`` with the variant, the library and the sources, or ``{"event": "error"}``
@@ -11,6 +11,7 @@ with an ErrorDetail.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import sys
 from typing import Any
@@ -47,11 +48,14 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _answer(pipe: Pipe, job: dict[str, Any], blobs: list[bytes]) -> None:
-    def on_step(name: str, index: int, count: int) -> None:
-        pipe.send({"event": "step", "name": name, "index": index, "count": count})
+    steps = itertools.count(1)  # 0 is the service's own, "start"
+
+    def on_step(name: str, _: int, count: int) -> None:
+        # counted here: a pass may run several times under one name
+        pipe.send({"event": "step", "name": name, "index": next(steps), "count": count + 2})
 
     try:
-        on_step("verify", 0, 0)
+        pipe.send({"event": "step", "name": "verify", "index": next(steps), "count": 0})
         module = loads(blobs[0], check=True)
         options = compiler_pb2.BuildOptions.FromString(bytes.fromhex(job["options"]))
         built = build_variant(module, Target.from_json(job["target"]), options, on_step)

@@ -37,6 +37,8 @@ BUILDS_PER_WORKER = 1000
 START_SECONDS = 120.0
 #: How much of what a dead worker printed goes into the error.
 _TAIL_BYTES = 1500
+#: A job's step from when it has a worker until that has told the first one; the worker may still be warming up.
+START = "start"
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class Job:
     seconds: float
     on_queue: Callable[[int], None]
     on_step: Callable[[str, int, int], None]
-    step: str = "start"
+    step: str = START
     cancelled: bool = field(default=False, init=False)
     worker: _Worker | None = field(default=None, init=False)
 
@@ -107,13 +109,17 @@ class WorkerPool:
             ResourceExhausted: the queue is full. Unavailable: the pool closed.
             Error: what the worker raised.
         """
-        worker = self._take(job)
-        try:
-            return worker.build(job)
-        finally:
-            with self._condition:
-                job.worker = None
-            self._give_back(worker)
+        while True:
+            worker = self._take(job)
+            job.on_step(START, 0, 0)
+            try:
+                return worker.build(job)
+            except _NeverBegan:
+                continue  # it was dead before it took the job (the system killed it): another one will do
+            finally:
+                with self._condition:
+                    job.worker = None
+                self._give_back(worker)
 
     def cancel(self, job: Job) -> None:
         """Ends ``job`` wherever it is; ``run`` raises Cancelled."""
@@ -124,15 +130,16 @@ class WorkerPool:
             self._condition.notify_all()
 
     def close(self) -> None:
-        """Kills all workers; running and waiting jobs end with Unavailable."""
+        """Kills all workers; running and waiting jobs end with Unavailable. Returns when that is done."""
         with self._condition:
             self._closed = True
-            self._condition.notify_all()
-            workers = list(self._workers)
-            for worker in workers:
+            for worker in self._workers:
                 worker.kill()
-        for worker in workers:
-            worker.end()
+            self._condition.notify_all()
+            # each busy one comes back through the thread that runs its job
+            self._condition.wait_for(lambda: len(self._idle) == len(self._workers))
+            for worker in self._workers:
+                worker.end()
 
     def _take(self, job: Job) -> _Worker:
         with self._condition:
@@ -162,19 +169,20 @@ class WorkerPool:
                 self._condition.notify_all()
 
     def _give_back(self, worker: _Worker) -> None:
-        fresh = worker
-        if not worker.usable:
+        usable = worker.usable
+        if not usable:
             worker.end()
-            if not self._closed:
-                fresh = _Worker(self.limits)
         with self._condition:
-            self._workers.discard(worker)
-            self._workers.add(fresh)
-            self._idle.append(fresh)
-            closed = self._closed
+            if not usable and not self._closed:
+                self._workers.discard(worker)
+                worker = _Worker(self.limits)
+                self._workers.add(worker)
+            self._idle.append(worker)
             self._condition.notify_all()
-        if closed:
-            fresh.end()
+
+
+class _NeverBegan(Exception):
+    """A worker that had been ready was found dead before it began with the job."""
 
 
 class _Worker:
@@ -233,6 +241,8 @@ class _Worker:
     def kill(self) -> None:
         """Ends the process and what it started, now."""
         self._killed = True
+        if self._process.poll() is not None:
+            return
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):
@@ -240,14 +250,12 @@ class _Worker:
 
     def end(self) -> None:
         """Kills it if it still runs, waits for it, and frees what it held."""
-        if self._process.poll() is None:
-            self.kill()
+        self.kill()
         self._process.wait()
         self._pipe.close()
         self._stderr.close()
 
     def _await_ready(self, job: Job) -> None:
-        job.step = "start"
         if not wait([self._pipe.reader], START_SECONDS):
             self.kill()
             raise Unavailable(f"a build worker did not start within {START_SECONDS:.0f} s", hint="try again")
@@ -271,13 +279,15 @@ class _Worker:
             return self._out_of_memory(job)
         return error
 
-    def _died(self, job: Job) -> Error:
+    def _died(self, job: Job) -> Exception:
         if job.cancelled:
             return Cancelled(f"the build was cancelled in step {job.step!r}")
         if self._killed:
             return Unavailable("the compiler service is stopping", hint="try again")
         self._killed = True
         code = self._process.wait()
+        if self._ready and job.step == START:
+            return _NeverBegan()
         said = self._output().decode("utf-8", "replace")[-_TAIL_BYTES:].strip()
         how = signal.Signals(-code).name if -code in signal.valid_signals() else f"exit code {code}"
         if not self._ready:
