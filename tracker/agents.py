@@ -16,7 +16,7 @@ from .turn import Turn
 def registered(turn: Turn, event: events.AgentRegistered, stores: tuple[str, ...]) -> None:
     """An agent says which devices it has and which leases still run. Its word replaces what was known of them."""
     state, register = turn.state, event.register
-    refusal = _refusal(turn, register)
+    refusal = _refusal(turn, event.stream, register)
     if refusal is not None:
         turn.close(event.stream, refusal)
         return
@@ -33,6 +33,7 @@ def registered(turn: Turn, event: events.AgentRegistered, stores: tuple[str, ...
             heard=turn.now,
             deadline=turn.now + turn.config.dead_after_ms,
             devices=before | frozenset(named),
+            instance=register.instance,
         )
     )
     turn.tell_agent(
@@ -103,9 +104,19 @@ def forget(turn: Turn, device: Device) -> None:
         del turn.state.agents[agent.id]
 
 
-def _refusal(turn: Turn, register: wire.Register) -> errors.Error | None:
+def _refusal(turn: Turn, stream: int, register: wire.Register) -> errors.Error | None:
     if not register.agent_id:
         return errors.UsageError("an agent without a name cannot register", hint="give it one: --name")
+    if turn.state.agent_streams.get(stream, register.agent_id) != register.agent_id:
+        return errors.UsageError(f"one connection is one agent: this one is not {register.agent_id}")
+    other = turn.state.agents.get(register.agent_id)
+    attached_elsewhere = other is not None and other.stream not in (None, stream)
+    if other is not None and attached_elsewhere and other.instance and register.instance not in ("", other.instance):
+        # Worth retrying: a machine that lost power and is up again finds its older self still counted as there.
+        return errors.Unavailable(
+            f"an agent named {register.agent_id} is attached already, from another machine or process",
+            hint="give one of them another --name",
+        )
     seen: set[str] = set()
     for info in register.devices:
         known = turn.state.devices.get(info.id)

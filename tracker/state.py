@@ -87,6 +87,7 @@ class Agent:
     heard: int
     deadline: int | None
     devices: frozenset[str] = frozenset()
+    instance: str = ""
 
 
 @dataclass(frozen=True)

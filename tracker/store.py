@@ -68,10 +68,8 @@ class Store:
         run = self._connection.execute
         with self._connection.begin():
             fence = run(sa.select(schema.counters.c.value).where(schema.counters.c.name == "fence")).scalar()
-            devices = [
-                device_of(row) for row in run(sa.select(schema.devices).order_by(schema.devices.c.id)).mappings()
-            ]
-            leases = [lease_of(row) for row in run(sa.select(schema.leases).order_by(schema.leases.c.id)).mappings()]
+            devices = [device_of(row._asdict()) for row in run(sa.select(schema.devices).order_by(schema.devices.c.id))]
+            leases = [lease_of(row._asdict()) for row in run(sa.select(schema.leases).order_by(schema.leases.c.id))]
         return Saved(fence or 0, devices, leases)
 
     def commit(self, changes: Iterable[events.Change]) -> None:

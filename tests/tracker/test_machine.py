@@ -6,6 +6,7 @@ import pytest
 
 from crossfarm import errors
 from crossfarm.wire.v1 import tracker_pb2 as wire
+from tracker import events
 from tracker.state import Config
 
 from .world import BOARD, CPU, World, held
@@ -504,6 +505,29 @@ def test_a_newer_connection_of_an_agent_supersedes_the_older_one() -> None:
     assert world.state_of("a/cpu") == "LEASED"
     world.worker_ended(new, granted.lease_id)
     assert world.state_of("a/cpu") == "FREE"
+
+
+def test_a_second_machine_under_the_same_name_is_refused_until_the_first_is_gone() -> None:
+    world = World()
+    first = world.attach("a", ONE, instance="one")
+    client, _ = world.grant(first)
+    (refused,) = world.take(world.attach("a", ONE, instance="two"))
+    assert isinstance(refused, errors.Unavailable)
+    assert "an agent named a is attached already" in refused.message
+    assert world.take(first) == world.take(client) == []
+    again = world.attach("a", ONE, instance="one")
+    assert kinds(world.take(again)) == ["Registered"]
+    world.detach(again)
+    assert kinds(world.take(world.attach("a", ONE, instance="two"))) == ["Registered"]
+
+
+def test_one_connection_is_one_agent() -> None:
+    world = World()
+    stream = world.attach("a", ONE)
+    world.take(stream)
+    other = wire.Register(agent_id="b")
+    world.post(events.AgentRegistered(world.now, stream, other))
+    assert isinstance(world.take(stream)[0], errors.UsageError)
 
 
 @pytest.mark.parametrize("online", [True, False])

@@ -6,7 +6,6 @@ from collections import defaultdict
 from typing import Any
 
 from crossfarm import selectors
-from crossfarm.compat.versions import API_VERSION
 from crossfarm.wire.v1 import tracker_pb2 as wire
 from tracker import events
 from tracker.machine import Machine
@@ -72,10 +71,11 @@ class World:
         devices: dict[str, dict[str, str]],
         held: list[wire.Register.HeldLease] | None = None,
         states: dict[str, wire.DeviceState] | None = None,
+        instance: str = "",
     ) -> int:
         """Registers an agent on a new stream, which is returned."""
         stream = self.stream()
-        register = wire.Register(agent_id=name, held=held or [], api_low=API_VERSION, api_high=API_VERSION)
+        register = wire.Register(agent_id=name, held=held or [], instance=instance)
         for id_, attributes in devices.items():
             register.devices.add(id=id_, attributes=attributes, state=(states or {}).get(id_, wire.FREE))
         self.post(events.AgentRegistered(self.now, stream, register))
