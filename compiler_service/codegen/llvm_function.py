@@ -103,7 +103,8 @@ class _FunctionEmitter(ExprEmitter):
         for i, symbol in enumerate(function_symbols(self.func)):
             self.vars.setdefault(symbol, Value(f"%s{i}", symbol.dtype))
             arguments.append(f"{register_type(symbol.dtype)} %s{i}")
-        self.regions = [Value(f"%w{i}", "handle") for i in range(len(workspace_plan(self.func).offsets))]
+        self.plan = workspace_plan(self.func)
+        self.regions = [Value(f"%w{i}", "handle") for i in range(len(self.plan.offsets))]
         arguments.extend(f"ptr noalias nofree align {_WORKSPACE_ALIGN} {r.text}" for r in self.regions)
         for param in self.func.params:
             if isinstance(param, Buffer):
@@ -147,7 +148,7 @@ class _FunctionEmitter(ExprEmitter):
                 )
             e.vars.setdefault(symbol, narrow)
             arguments.append(narrow)
-        for offset in workspace_plan(self.func).offsets:
+        for offset in self.plan.offsets:
             arguments.append(e.b.value("handle", f"getelementptr inbounds i8, ptr %workspace, {e.index(offset).typed}"))
         status = e.b.value("int32", f"call i32 @{body}({', '.join(a.typed for a in arguments)})")
         e.b.terminate(f"ret i32 {status.text}")

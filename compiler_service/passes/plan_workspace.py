@@ -6,19 +6,22 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
+from compiler_service.symbols import function_symbols
+from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.expr import Binary, Cast, Expr, IntImm
+from crossfarm.ir.arith import Analyzer, Interval, const_int, structural_key
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import Binary, Cast, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
-from crossfarm.ir.stmt import Allocate, Stmt
-from crossfarm.ir.visitor import Mutator
+from crossfarm.ir.stmt import Allocate, AttrValue, For, SeqStmt, Stmt
+from crossfarm.ir.visitor import Mutator, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
 
 #: Value of ``Allocate.annotations["place"]`` for the stack; a number is a region of the workspace.
 STACK = "stack"
-_ATTRIBUTE = "crossfarm.workspace"
 _ALIGN = 64
 
 
@@ -32,7 +35,11 @@ class Plan:
 
 @dataclass(frozen=True)
 class PlanWorkspace:
-    """Gives every Allocate a ``place`` annotation and the function the attribute ``crossfarm.workspace``.
+    """Annotates every Allocate with its ``place``, and in the workspace also with its size in ``bytes``.
+
+    Small temporaries of constant size go on the stack, where LLVM turns them into registers if it can. The others get
+    regions of the workspace, one after the other, 64-byte aligned; two whose uses do not overlap in time share one. A
+    temporary whose size depends on a loop variable gets what the largest needs.
 
     Args:
         stack_bytes: the largest temporary that goes on the stack.
@@ -44,52 +51,117 @@ class PlanWorkspace:
     stack_total: int = 32768
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
-        return map_functions(module, lambda _, func: self._plan(func))
+        return map_functions(module, self._plan)
 
-    def _plan(self, func: PrimFunc) -> PrimFunc:
-        placer = _Placer(self)
-        body = placer.mutate(func.body)
-        if not placer.offsets:
-            return func if body is func.body else replace(func, body=body)
-        attrs = {**func.attrs, _ATTRIBUTE: (*placer.offsets, placer.size)}
-        return replace(func, body=body, attrs=attrs)
+    def _plan(self, name: str, func: PrimFunc) -> PrimFunc:
+        body = _Placer(self, name, func).mutate(func.body)
+        return func if body is func.body else replace(func, body=body)
 
 
 def workspace_plan(func: PrimFunc) -> Plan:
-    """The plan that PlanWorkspace wrote down; an empty one for a function without temporaries."""
-    entries = func.attrs.get(_ATTRIBUTE, (IntImm(0, "int64"),))
-    assert isinstance(entries, tuple)
-    exprs = tuple(e for e in entries if isinstance(e, Expr))
-    return Plan(exprs[:-1], exprs[-1])
+    """The plan that PlanWorkspace's annotations make; an empty one for a function without temporaries."""
+    sizes: dict[int, Expr] = {}
+    for node in walk(func.body):
+        if isinstance(node, Allocate) and isinstance(place := node.annotations.get("place"), int):
+            size = node.annotations["bytes"]
+            new = size if isinstance(size, Expr) else IntImm(int(str(size)), "int64")
+            old = const_int(sizes.get(place, new))
+            sizes[place] = new if old is None or old <= (const_int(new) or 0) else sizes[place]
+    offsets: list[Expr] = []
+    end: Expr = IntImm(0, "int64")
+    for place in sorted(sizes):
+        offsets.append(end)
+        end = _add(end, _round_up(sizes[place]))
+    return Plan(tuple(offsets), end)
+
+
+@dataclass
+class _Region:
+    """Part of the workspace: its size, and the last top-level statement that uses it (None: never free again)."""
+
+    size: Expr
+    busy_until: int | None
 
 
 class _Placer(Mutator):
-    def __init__(self, options: PlanWorkspace) -> None:
+    def __init__(self, options: PlanWorkspace, name: str, func: PrimFunc) -> None:
         self.options = options
+        self.name = name
         self.stack_left = options.stack_total
-        self.offsets: list[Expr] = []
-        self.size: Expr = IntImm(0, "int64")
+        self.regions: list[_Region] = []
+        self.uses = _uses(func.body)
+        self.analyzer = Analyzer()
+        self.symbols = set(function_symbols(func))
+        for symbol in self.symbols:
+            self.analyzer.bind(symbol, Interval(0, dt.int_range(symbol.dtype)[1]))
+
+    def mutate_For(self, node: For) -> Stmt:
+        with self.analyzer.scope():
+            self.analyzer.bind_loop(node.var, node.min, node.extent)
+            body = self.mutate(node.body)
+        return node if body is node.body else replace(node, body=body)
 
     def mutate_Allocate(self, node: Allocate) -> Stmt:
-        size = _bytes(node)
-        if isinstance(size, IntImm) and size.value <= min(self.options.stack_bytes, self.stack_left):
-            self.stack_left -= size.value
-            place: str | int = STACK
+        size = self._bytes(node.buffer)
+        constant = const_int(size)
+        fixed_shape = all(isinstance(extent, IntImm) for extent in node.buffer.shape)
+        if constant is not None and fixed_shape and constant <= min(self.options.stack_bytes, self.stack_left):
+            self.stack_left -= constant
+            where: dict[str, AttrValue] = {"place": STACK}
         else:
-            place = len(self.offsets)
-            self.offsets.append(self.size)
-            self.size = _add(self.size, _round_up(size))
-        return replace(node, body=self.mutate(node.body), annotations={**node.annotations, "place": place})
+            number = self._region(size, self.uses.get(node.buffer))
+            where = {"place": number, "bytes": size if constant is None else constant}
+        return replace(node, body=self.mutate(node.body), annotations={**node.annotations, **where})
+
+    def _region(self, size: Expr, used: tuple[int, int] | None) -> int:
+        """Number of a region of that size: one that is free by then, else a new one."""
+        for number, region in enumerate(self.regions):
+            if used is None or region.busy_until is None or region.busy_until >= used[0]:
+                continue
+            old, new = const_int(region.size), const_int(size)
+            if (old is None or new is None) and structural_key(region.size) != structural_key(size):
+                continue
+            if old is not None and new is not None and new > old:
+                region.size = size
+            region.busy_until = used[1]
+            return number
+        self.regions.append(_Region(size, None if used is None else used[1]))
+        return len(self.regions) - 1
+
+    def _bytes(self, buffer: Buffer) -> Expr:
+        size: Expr = IntImm(dt.itemsize(buffer.dtype), "int64")
+        for extent in buffer.shape:
+            if any(isinstance(n, Var) and n not in self.symbols for n in walk(extent)):
+                extent = self._largest(buffer, extent)
+            if isinstance(size, IntImm) and isinstance(extent, IntImm):
+                size = IntImm(size.value * max(extent.value, 0), "int64")
+            else:
+                size = Binary("mul", size, extent if extent.dtype == "int64" else Cast(extent, "int64"))
+        return size
+
+    def _largest(self, buffer: Buffer, extent: Expr) -> Expr:
+        bounds = self.analyzer.bounds(extent)
+        if bounds.high >= dt.int_range(extent.dtype)[1]:
+            raise BuildFailed(
+                f"function {self.name!r} allocates {buffer.name!r}, whose size depends on a variable without a known "
+                "largest value",
+                hint="give it a size of constants and symbolic sizes of parameters",
+            )
+        return IntImm(bounds.high, extent.dtype)
 
 
-def _bytes(node: Allocate) -> Expr:
-    size: Expr = IntImm(dt.itemsize(node.buffer.dtype), "int64")
-    for extent in node.buffer.shape:
-        if isinstance(size, IntImm) and isinstance(extent, IntImm):
-            size = IntImm(size.value * extent.value, "int64")
-        else:
-            size = Binary("mul", size, extent if extent.dtype == "int64" else Cast(extent, "int64"))
-    return size
+def _uses(body: Stmt) -> dict[Buffer, tuple[int, int]]:
+    """First and last top-level statement that touches each buffer allocated around all of them."""
+    allocated: set[Buffer] = set()
+    while isinstance(body, Allocate):
+        allocated.add(body.buffer)
+        body = body.body
+    found: dict[Buffer, tuple[int, int]] = {}
+    for position, stmt in enumerate(body.stmts if isinstance(body, SeqStmt) else (body,)):
+        for node in walk(stmt):
+            if isinstance(node, Buffer) and node in allocated:
+                found[node] = (found.get(node, (position, 0))[0], position)
+    return found
 
 
 def _round_up(size: Expr) -> Expr:

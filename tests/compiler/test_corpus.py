@@ -26,7 +26,7 @@ BY_NAME = {case["name"]: case for case in CASES}
 DIALECTS = (".py", ".old.py")
 
 
-def _arguments(case: dict[str, Any], data: Any) -> tuple[list[Any], list[tuple[np.ndarray[Any, Any], Any]]]:
+def arguments_of(case: dict[str, Any], data: Any) -> tuple[list[Any], list[tuple[np.ndarray[Any, Any], Any]]]:
     """Arguments in parameter order, and the outputs among them with what is expected."""
     arguments: list[Any] = []
     outputs = []
@@ -47,7 +47,7 @@ def _arguments(case: dict[str, Any], data: Any) -> tuple[list[Any], list[tuple[n
 def test_a_corpus_program_compiled_gives_its_stored_outputs(corpus: Path, name: str, dialect: str) -> None:
     case = BY_NAME[name]
     native = Native(parse((corpus / f"{name}{dialect}").read_text(), name))
-    arguments, outputs = _arguments(case, np.load(corpus / f"{name}.npz"))
+    arguments, outputs = arguments_of(case, np.load(corpus / f"{name}.npz"))
     native(case["func"], *arguments)
     for actual, expected in outputs:
         np.testing.assert_allclose(actual, expected, rtol=case["rtol"], atol=case["atol"])
