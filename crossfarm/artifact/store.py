@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 from crossfarm.artifact.files import SCRATCH_SUFFIX, write_atomically, write_error
-from crossfarm.errors import InvalidArtifact, LimitExceeded, NotFound
+from crossfarm.errors import InvalidArtifact, NotFound, ResourceExhausted
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
@@ -47,7 +47,7 @@ class Store(Protocol):
         """Bytes of the object. Raises NotFound."""
 
     def upload(self, digest: str, size: int) -> Upload:
-        """Begins to take an object in pieces. Raises ResourceExhausted, LimitExceeded."""
+        """Begins to take an object in pieces. Raises ResourceExhausted."""
 
 
 class Upload(Protocol):
@@ -183,7 +183,7 @@ class LocalStore:
 
     def _check_room(self, size: int) -> None:
         if self.max_bytes is not None and self._total + size > self.max_bytes:
-            raise LimitExceeded(
+            raise ResourceExhausted(
                 f"the store holds {self._total} of {self.max_bytes} bytes; {size} more do not fit",
                 hint="raise the store's limit, or remove artifacts that are not needed",
             )

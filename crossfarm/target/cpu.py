@@ -126,7 +126,7 @@ _ZEN4 = _ICELAKE | frozenset({"avx512bf16"})
 _ARM80 = frozenset({"fp-armv8", "neon"})
 _A53 = _ARM80 | frozenset({"crc", "aes", "sha2"})
 _ARM82 = _A53 | frozenset({"lse", "rdm", "fullfp16", "dotprod", "rcpc"})
-_NEOVERSE_V1 = _ARM82 | frozenset({"sve", "i8mm", "bf16", "fp16fml", "complxnum", "jsconv", "rand"})
+_NEOVERSE_V1 = _ARM82 | frozenset({"sve", "i8mm", "bf16", "fp16fml", "complxnum", "jsconv"})
 
 #: What each known CPU model (LLVM's names) brings, by architecture: the psABI levels, ``generic`` and real cores.
 MODELS: dict[str, dict[str, frozenset[str]]] = {

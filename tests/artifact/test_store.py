@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from crossfarm.artifact.store import LocalStore, Store
-from crossfarm.errors import InvalidArtifact, LimitExceeded, NotFound, ResourceExhausted, UsageError
+from crossfarm.errors import InvalidArtifact, NotFound, ResourceExhausted, UsageError
 
 DATA = b"an artifact" * 1000
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -107,9 +107,9 @@ def test_a_limit_is_kept_and_counts_what_was_there_before(tmp_path: Path) -> Non
     LocalStore(tmp_path).put(DATA)
     store = LocalStore(tmp_path, max_bytes=len(DATA) + 100)
     store.put(b"x" * 100)
-    with pytest.raises(LimitExceeded, match="do not fit"):
+    with pytest.raises(ResourceExhausted, match="do not fit"):
         store.put(b"y")
-    with pytest.raises(LimitExceeded):
+    with pytest.raises(ResourceExhausted):
         store.upload("0" * 64, 1)
     store.remove(DIGEST)
     store.put(b"y")

@@ -13,7 +13,7 @@ import grpc
 import psutil
 import pytest
 
-from crossfarm.errors import BuildFailed, Cancelled, Error
+from crossfarm.errors import BuildFailed, Cancelled, Error, ResourceExhausted
 from crossfarm.wire.status import error_of
 from crossfarm.wire.v1.compiler_pb2 import BuildEvent
 from tests.compiler_service.conftest import Service, add, done, large
@@ -106,6 +106,19 @@ def test_a_build_past_its_memory_limit_fails_naming_the_limit(start: Callable[..
     assert failure.value.details["limit"] == "memory"
     assert "--memory-mib" in failure.value.hint
     assert service.process.poll() is None
+
+
+def test_a_full_disk_fails_the_build_as_worth_retrying_and_nothing_else(start: Callable[..., Service]) -> None:
+    service = start("--workers", "1")
+    process = psutil.Process(service.process.pid)
+    unlimited = process.rlimit(psutil.RLIMIT_FSIZE)
+    process.rlimit(psutil.RLIMIT_FSIZE, (1024, unlimited[1]))
+    with pytest.raises(ResourceExhausted, match="file size limit reached") as failure:
+        service.build(add(1.0))
+    assert failure.value.retryable
+    process.rlimit(psutil.RLIMIT_FSIZE, unlimited)
+    assert not done(service.build(add(1.0))).cached
+    assert done(service.build(add(1.0))).cached
 
 
 def test_cancelling_ends_the_build_at_once_and_frees_its_worker(start: Callable[..., Service]) -> None:

@@ -34,6 +34,21 @@ def test_later_features_win() -> None:
     assert "avx512f" in cpu.enabled_features("x86_64", "x86-64-v3", ["-avx512f", "+avx512f"])
 
 
+@pytest.mark.parametrize("arch", cpu.ARCHES)
+def test_llvm_knows_every_model_and_feature_by_its_name_here(arch: str, capfd: pytest.CaptureFixture[str]) -> None:
+    llvm.initialize_all_targets()
+    llvm.initialize_all_asmprinters()
+    module = llvm.parse_assembly("define void @f() { ret void }")
+    target = llvm.Target.from_triple(llvm_triple(arch, "linux"))
+    for model in cpu.MODELS[arch]:
+        target.create_target_machine(cpu=model).emit_object(module)
+    everything = ",".join(f"+{name}" for name in sorted(cpu.FEATURES[arch]))
+    target.create_target_machine(features=everything).emit_object(module)
+    assert capfd.readouterr().err == ""  # where LLVM complains of an unknown name
+    target.create_target_machine(features="+flux-capacitor").emit_object(module)
+    assert "flux-capacitor" in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("triple", "expected"),
     [
