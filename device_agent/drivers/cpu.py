@@ -165,17 +165,26 @@ class CpuCall:
         )
 
 
+#: Loaded library's handle → the descriptor of the memory file that it was loaded from.
+_descriptors: dict[int, int] = {}
+
+
 def load_library(library: bytes, name: str) -> ctypes.CDLL:
     """Loads a shared library from memory; no file of it stays. Raises IncompatibleArtifact with the loader's words."""
     if hasattr(os, "memfd_create"):
         fd = os.memfd_create(f"crossfarm-{name}"[:64], os.MFD_CLOEXEC)
         try:
             _write(fd, library)
-            path = Path(f"/proc/self/fd/{fd}")
-            if path.exists():
-                return _dlopen(str(path), name)
+            path = f"/proc/self/fd/{fd}"
+            if os.path.exists(path):
+                loaded = _dlopen(path, name)
+                # Open until it is unloaded: for a path that it has seen, the loader gives the library that it has, so
+                # no two libraries may have the same descriptor number.
+                _descriptors[loaded._handle], fd = fd, -1
+                return loaded
         finally:
-            os.close(fd)
+            if fd >= 0:
+                os.close(fd)
     fd, path_text = tempfile.mkstemp(prefix="crossfarm-", suffix=".dll" if sys.platform == "win32" else ".so")
     try:
         try:
@@ -214,6 +223,8 @@ def unload_library(library: ctypes.CDLL) -> None:
         _ctypes.dlclose(library._handle)
     else:
         _ctypes.FreeLibrary(library._handle)  # type: ignore[attr-defined]
+    if (fd := _descriptors.pop(library._handle, -1)) >= 0:
+        os.close(fd)
 
 
 def _model_name() -> str:
