@@ -138,11 +138,9 @@ class ExprPrinter:
         return quote(node.value)
 
     def _print_Binary(self, node: Binary) -> tuple[str, int]:
-        by_name = f"T.{_BY_NAME[node.op]}({self.expr(node.a)}, {self.expr(node.b)})", _ATOM
-        if node.op not in _INFIX or (_is_bare(node.a) and _is_bare(node.b)):
-            return by_name
-        if node.op == "div" and not dt.is_float(node.a.dtype):
-            return by_name
+        ambiguous = node.op == "div" and not dt.is_float(node.a.dtype)
+        if node.op not in _INFIX or ambiguous or (_is_bare(node.a) and _is_bare(node.b)):
+            return f"T.{_BY_NAME[node.op]}({self.expr(node.a)}, {self.expr(node.b)})", _ATOM
         symbol, own = _INFIX[node.op]
         left = own + 1 if own == _COMPARISON else own  # a < b < c means something else in Python
         return f"{self.expr(node.a, left)} {symbol} {self.expr(node.b, own + 1)}", own

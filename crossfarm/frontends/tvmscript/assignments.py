@@ -79,7 +79,8 @@ def _store(ctx: FunctionContext, target: ast.Subscript, value_node: ast.expr) ->
     value = ex.expr(ctx, value_node, wanted)
     if value.dtype != wanted:
         from_float = dt.is_float(value.dtype) and not dt.is_float(wanted)
-        if from_float or "handle" in (value.dtype, wanted):
+        lanes = dt.lanes_of(value.dtype) not in (1, dt.lanes_of(wanted))
+        if from_float or lanes or "handle" in (value.dtype, wanted):
             raise ctx.source.error(
                 value_node, f"{buffer.name} holds {wanted} and the value is {value.dtype}", construct="buffer store",
                 hint=f'cast the value: T.Cast("{wanted}", …)',
@@ -136,12 +137,15 @@ def _assign_name(ctx: FunctionContext, target: ast.Name, value: ast.expr) -> Res
 
 
 def _let(ctx: FunctionContext, target: ast.Name, value: Expr) -> Result:
-    for scope in ctx.scopes[:-1]:
-        if isinstance(scope.get(target.id), Expr) and target.id not in ctx.scopes[-1]:
-            raise ctx.source.error(
-                target, f"{target.id} already names a value outside this scope, and values never change",
-                construct="assignment", hint="keep what changes in a buffer: x = T.alloc_buffer((1,), dtype)",
-            )  # fmt: skip
+    """A name for a value. A second value for it is refused where it could be meant as a change: elsewhere than in the
+    scope of the first, where hiding it and changing it are the same."""
+    here = ctx.scopes[-1].get(target.id)
+    named = here if here is not None else next((s[target.id] for s in ctx.scopes if target.id in s), None)
+    if isinstance(named, Expr) and (here is None or named not in ctx.lets):
+        raise ctx.source.error(
+            target, f"{target.id} already names a value, and values never change", construct="assignment",
+            hint="give it another name, or keep what changes in a buffer: x = T.alloc_buffer((1,), dtype)",
+        )  # fmt: skip
     return scoped.let(ctx, target, value)
 
 

@@ -29,9 +29,11 @@ def parse_block(ctx: FunctionContext, call: ast.Call, stmts: list[ast.stmt], bod
     if "exec_scope" in bound and not args.is_none(bound["exec_scope"]):
         raise ctx.source.error(bound["exec_scope"], "exec_scope= is not supported", construct="T.block exec_scope")
     name = args.string(ctx, bound["name"], "the name of T.block") if "name" in bound else ""
+    at_top = ctx.frames[-1].kind == "function"
     with block_frame(ctx, name, call) as frame:
         inner = body(ctx, stmts)
-    return realize(frame, inner)
+    is_root = at_top and name == "root" and not frame.iter_vars  # the root's regions stay empty unless written
+    return realize(frame, inner, infer=not is_root)
 
 
 @contextmanager

@@ -83,6 +83,8 @@ class FunctionContext:
         self.attrs: dict[str, AttrValue] = {}
         #: Thread axes declared by ``T.env_thread``, by the name of their variable.
         self.env_threads: dict[str, str] = {}
+        #: Variables that name values.
+        self.lets: set[Expr] = set()
         self.has_blocks = False
         #: The text has blocks somewhere: allocations belong to the block around them.
         self.in_block_form = False

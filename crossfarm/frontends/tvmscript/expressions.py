@@ -16,6 +16,7 @@ from crossfarm.ir import ops
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Ramp
 from crossfarm.ir.regions import extent_between
+from crossfarm.ir.visitor import MAX_DEPTH
 
 #: What an expression evaluates to: an Expr, or a Python constant without a dtype yet.
 Value = Expr | bool | int | float | str
@@ -282,6 +283,7 @@ def _unary(ctx: FunctionContext, node: ast.UnaryOp) -> Value:
 
 
 def _compare(ctx: FunctionContext, node: ast.Compare) -> Value:
+    _check_chain(ctx, node, len(node.comparators))
     operands = [number(ctx, item) for item in (node.left, *node.comparators)]
     results: list[Value] = []
     for op, a, b in zip(node.ops, operands, operands[1:]):
@@ -297,8 +299,15 @@ def _compare(ctx: FunctionContext, node: ast.Compare) -> Value:
 
 
 def _bool_op(ctx: FunctionContext, node: ast.BoolOp) -> Value:
+    _check_chain(ctx, node, len(node.values))
     values: list[Value] = [number(ctx, item) for item in node.values]
     return _join("and" if isinstance(node.op, ast.And) else "or", values)
+
+
+def _check_chain(ctx: FunctionContext, node: ast.expr, length: int) -> None:
+    """A chain is flat in Python's tree and nested in ours."""
+    if length > MAX_DEPTH:
+        raise ctx.source.error(node, f"a chain of {length} operands nests deeper than {MAX_DEPTH}", construct="nesting")
 
 
 def _join(op: str, values: list[Value]) -> Value:

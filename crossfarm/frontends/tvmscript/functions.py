@@ -6,6 +6,7 @@ import ast
 from collections.abc import Mapping
 from typing import Any
 
+from crossfarm.errors import ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript.assignments import declared_dtype
 from crossfarm.frontends.tvmscript.blocks import realize
@@ -28,24 +29,32 @@ _REDUNDANT = ("s_tir", "tir.s_tir")
 
 
 def parse_function(source: Source, aliases: Aliases, node: ast.FunctionDef, captured: Mapping[str, Any]) -> PrimFunc:
-    """A ``@T.prim_func``. Raises ScriptError for any other function."""
+    """A ``@T.prim_func``. Raises ScriptError for any other function, and for one that nests too deep."""
     private = _decorator(source, aliases, node)
     ctx = FunctionContext(source, aliases, captured)
+    try:
+        body = _parse(ctx, node)
+    except RecursionError:
+        raise _too_deep(ctx, node) from None
+    _check_depth(ctx, node, body)
+    params: list[Buffer | Var] = []
+    for arg, param in zip(node.args.args, ctx.params):
+        params.append(param if param is not None else Var(arg.arg, "handle"))
+    attrs = {key: value for key, value in ctx.attrs.items() if key not in _REDUNDANT}
+    if attrs.get("global_symbol") == node.name:
+        del attrs["global_symbol"]
+    return PrimFunc(tuple(params), body, attrs, private)
+
+
+def _parse(ctx: FunctionContext, node: ast.FunctionDef) -> Stmt:
+    """The body; parameters and attributes are left in ``ctx``."""
     for stmt in node.body:
         ctx.declared.update(declared_dtype(ctx, stmt))
     ctx.in_block_form = _mentions_blocks(ctx, node)
     _parameters(ctx, node)
     root = BlockFrame("root", node, is_root=True)
     ctx.blocks.append(root)
-    body = _with_root(ctx, root, parse_body(ctx, node.body))
-    params: list[Buffer | Var] = []
-    for arg, param in zip(node.args.args, ctx.params):
-        params.append(param if param is not None else Var(arg.arg, "handle"))
-    _check_depth(ctx, node, body)
-    attrs = {key: value for key, value in ctx.attrs.items() if key not in _REDUNDANT}
-    if attrs.get("global_symbol") == node.name:
-        del attrs["global_symbol"]
-    return PrimFunc(tuple(params), body, attrs, private)
+    return _with_root(ctx, root, parse_body(ctx, node.body))
 
 
 def _decorator(source: Source, aliases: Aliases, node: ast.FunctionDef) -> bool:
@@ -180,9 +189,13 @@ def _check_depth(ctx: FunctionContext, node: ast.FunctionDef, body: Stmt) -> Non
     while stack:
         item, depth = stack.pop()
         if depth > MAX_DEPTH:
-            raise ctx.source.error(
-                node, f"the function {node.name} nests deeper than {MAX_DEPTH} levels", construct="nesting",
-                hint="split it into several functions",
-            )  # fmt: skip
+            raise _too_deep(ctx, node)
         if not isinstance(item, (Buffer, Var, IntImm)):
             stack.extend((child, depth + 1) for child in children(item))
+
+
+def _too_deep(ctx: FunctionContext, node: ast.FunctionDef) -> ScriptError:
+    return ctx.source.error(
+        node, f"the function {node.name} nests deeper than {MAX_DEPTH} levels", construct="nesting",
+        hint="split it into several functions",
+    )  # fmt: skip

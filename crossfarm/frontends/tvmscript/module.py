@@ -134,7 +134,7 @@ def _refused(source: Source, node: ast.stmt) -> Exception:
     names = {
         ast.AsyncFunctionDef: "async function", ast.If: "if", ast.For: "for", ast.While: "while", ast.With: "with",
         ast.Try: "try", ast.AugAssign: "augmented assignment", ast.AnnAssign: "annotated assignment",
-        ast.Delete: "del", ast.Raise: "raise", ast.Assert: "assert", ast.Global: "global",
+        ast.Delete: "del", ast.Assign: "assignment", ast.Raise: "raise", ast.Assert: "assert", ast.Global: "global",
     }  # fmt: skip
     name = names.get(type(node), "expression" if isinstance(node, ast.Expr) else type(node).__name__)
     return source.error(

@@ -29,6 +29,11 @@ def parse_scoped(ctx: FunctionContext, call: ast.Call, name: str, target: ast.ex
         return _attr(ctx, call)
     if name == "tir.launch_thread":
         return _launch_thread(ctx, call, target)
+    if name == "tir.Let":  # with T.let(x, value): of TVM 0.9
+        bound = args.bind_arguments(ctx, call, "T.let", ("var", "value"), 2)
+        if not isinstance(bound["var"], ast.Name):
+            raise ctx.source.error(bound["var"], "T.let needs a name", construct="T.let")
+        return let(ctx, bound["var"], ex.expr(ctx, bound["value"]))
     if target is None and name == "tir.LetStmt":
         bound = args.bind_arguments(ctx, call, "T.LetStmt", ("value", "type_annotation", "var"), 1)
         target = bound.get("var")
@@ -47,6 +52,7 @@ def let(ctx: FunctionContext, target: ast.Name, value: Expr) -> Wrap:
     """``target`` is ``value`` from here to the end of the scope."""
     var = Var(target.id, value.dtype)
     ctx.bind(target.id, var)
+    ctx.lets.add(var)
     return lambda body: LetStmt(var, value, body)
 
 

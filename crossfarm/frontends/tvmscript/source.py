@@ -17,6 +17,8 @@ MAX_QUOTED = 4096
 #: Syntax nests a little deeper than the IR it means (a call in an argument in a call).
 MAX_SYNTAX_DEPTH = 2 * MAX_DEPTH
 _EXCERPT = 100
+_LONGEST_NAME = 64
+_LONGEST_MESSAGE = 400
 
 
 class Source:
@@ -34,9 +36,7 @@ class Source:
         self._indent = indent
         self._lines: list[str] | None = None
 
-    def error(
-        self, node: ast.AST | None, message: str, *, construct: str = "", hint: str = "", cause: Exception | None = None
-    ) -> ScriptError:
+    def error(self, node: ast.AST | None, message: str, *, construct: str = "", hint: str = "") -> ScriptError:
         """The error to raise about ``node`` (None: about the whole text)."""
         line = getattr(node, "lineno", 1)
         return self.error_at(line, self._column(line, getattr(node, "col_offset", 0)), message, construct, hint)
@@ -46,12 +46,12 @@ class Source:
         file_line, file_column = line + self._first_line - 1, column + self._indent
         where = f"{self.filename}:{file_line}:{file_column}"
         return ScriptError(
-            f"{where}: {message}{self._excerpt(line, column)}",
+            f"{where}: {_cut(message)}{self._excerpt(line, column)}",
             filename=self.filename,
             line=file_line,
             column=file_column,
-            construct=construct,
-            hint=hint,
+            construct=_cut(construct),
+            hint=_cut(hint),
         )
 
     def wrap(self, node: ast.AST, error: InvalidModule, construct: str = "") -> ScriptError:
@@ -143,7 +143,14 @@ class Source:
         return f"\n    {shown[cut:].rstrip()}\n    {' ' * max(0, column - 1 - start - cut)}^"
 
 
+def _cut(text: str) -> str:
+    """A foreign text may be as long as it likes; a message may not."""
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 1] + "…"
+
+
 def nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
     """``the nearest known one is …`` as a hint, or a plain one where nothing is near."""
+    if len(name) > _LONGEST_NAME:
+        return ""
     found = difflib.get_close_matches(name, sorted(known), n=1, cutoff=0.5)
     return f"the nearest known one is {prefix}{found[0]}" if found else ""

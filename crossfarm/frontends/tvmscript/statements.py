@@ -30,6 +30,9 @@ STATEMENT_NAMES = (
     "evaluate", "Assert", "Buffer", "handle", "prim_func", "buffer_store", "realize",
 )  # fmt: skip
 
+#: What ``with`` may open beside blocks.
+_SCOPED = ("tir.attr", "tir.launch_thread", "tir.allocate", "tir.decl_buffer", "tir.LetStmt", "tir.Let")
+
 _REFUSED = {
     ast.Import: ("import", "imports stand at the top of the script"),
     ast.ImportFrom: ("import", "imports stand at the top of the script"),
@@ -91,7 +94,7 @@ def _statement(ctx: FunctionContext, node: ast.stmt) -> Result:
     except ScriptError:
         raise
     except InvalidModule as error:
-        raise ctx.source.wrap(node, error, type(node).__name__) from None
+        raise ctx.source.wrap(node, error, "statement") from None
     name, hint = _REFUSED.get(type(node), (type(node).__name__, ""))
     raise ctx.source.error(node, f"{name} is not part of the script language here", construct=name, hint=hint)
 
@@ -140,7 +143,7 @@ def _with(ctx: FunctionContext, items: list[ast.withitem], stmts: list[ast.stmt]
             check = _assert(ctx, call, bound["condition"], bound["message"])
             with Scope(ctx, "with"):
                 return seq(check, body(ctx, stmts))
-        if name == "tir.LetStmt" or name in SCOPED:
+        if name in _SCOPED:
             with Scope(ctx, "with"):
                 wrap = parse_scoped(ctx, call, name, item.optional_vars)
                 return wrap(body(ctx, stmts))
@@ -149,10 +152,6 @@ def _with(ctx: FunctionContext, items: list[ast.withitem], stmts: list[ast.stmt]
         call, f"with {text} is not part of the script language", construct=f"with {text}",
         hint=nearest(text.rsplit(".", 1)[-1], STATEMENT_NAMES, "T."),
     )  # fmt: skip
-
-
-#: What both ``with`` and a plain statement may open for the rest of a scope.
-SCOPED = ("tir.attr", "tir.launch_thread", "tir.allocate", "tir.decl_buffer", "tir.LetStmt")
 
 
 def _expression(ctx: FunctionContext, node: ast.expr) -> Result:
