@@ -33,6 +33,7 @@ def own_places(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def farm(own_places: Path) -> Iterator[Farm]:
     """A private farm with a CPU."""
     with connect("embedded") as opened:
+        opened.capabilities()  # its connections are its own, not those of the first test that uses them
         yield opened
 
 

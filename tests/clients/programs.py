@@ -76,26 +76,28 @@ while A[0] == 0:
 """,
 )
 
-#: Needs a workspace of n float32 and writes it.
+#: Needs a workspace of 4 GiB for each element that it is given.
 HUNGRY = _HEAD + _function(
     "main",
-    'n: T.int64, C: T.Buffer((1,), "float32")',
+    'var_A: T.handle, C: T.Buffer((1,), "float32")',
     """
-X = T.alloc_buffer((n,), "float32")
-for i in T.serial(n):
+n = T.int64()
+A = T.match_buffer(var_A, (n,), "float32")
+X = T.alloc_buffer((n * T.int64(1073741824),), "float32")
+for i in T.serial(n * T.int64(1073741824)):
     with T.block("X"):
-        vi = T.axis.spatial(n, i)
-        X[vi] = T.Cast("float32", vi)
-for i in T.serial(n):
+        vi = T.axis.spatial(n * T.int64(1073741824), i)
+        X[vi] = A[vi % n]
+for i in T.serial(n * T.int64(1073741824)):
     with T.block("C"):
-        vi = T.axis.reduce(n, i)
+        vi = T.axis.reduce(n * T.int64(1073741824), i)
         with T.init():
             C[0] = T.float32(0)
         C[0] = C[0] + X[vi]
 """,
 )
 
-#: Gives a buffer of one dimension two indices.
+#: Reads behind the end of a buffer.
 ILL_FORMED = _HEAD + _function(
     "main",
     'A: T.Buffer((4,), "float32"), C: T.Buffer((4,), "float32")',
@@ -103,7 +105,7 @@ ILL_FORMED = _HEAD + _function(
 for i in range(4):
     with T.block("C"):
         vi = T.axis.spatial(4, i)
-        C[vi] = A[vi, vi]
+        C[vi] = A[9]
 """,
 )
 
