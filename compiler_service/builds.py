@@ -104,7 +104,7 @@ class Build:
         steps: list[tuple[str, float]] = []
         for job, one in zip(self._jobs, built, strict=True):
             toolchain.update(one.toolchain)
-            steps.extend((f"{job.target}: {name}" if several else name, seconds) for name, seconds in one.steps)
+            steps.extend((f"{job.target.label}: {name}" if several else name, seconds) for name, seconds in one.steps)
         artifact = write_artifact(
             built[0].name,
             [one.variant for one in built],
@@ -145,7 +145,7 @@ class Build:
             with self._condition:
                 if self._started is None and name != START:
                     self._started = time.monotonic()
-            self._tell(BuildEvent(step=BuildEvent.Step(target=str(target), name=name, index=index, count=count)))
+            self._tell(BuildEvent(step=BuildEvent.Step(target=target.label, name=name, index=index, count=count)))
 
         return Job(self._module, target, self._options, seconds, on_queue, on_step)
 

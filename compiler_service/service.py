@@ -181,7 +181,9 @@ class CompilerService(compiler_pb2_grpc.CompilerServicer):
         for target in given:
             reason = target.buildable_reason()
             if reason is not None:
-                raise UnsupportedTarget(f"target {target}: {reason}", hint="`crossfarm targets` shows what it can")
+                raise UnsupportedTarget(
+                    f"target {target.label}: {reason}", hint="`crossfarm targets` shows what it can"
+                )
         return list(dict.fromkeys(target.resolved() for target in given))
 
     def _join_or_start(self, key: str, request: BuildRequest, targets: list[Target]) -> builds.Build:

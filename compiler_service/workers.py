@@ -266,7 +266,8 @@ class _Worker:
         if not wait([self._pipe.reader], max(0.0, deadline - time.monotonic())):
             self.kill()
             raise BuildFailed(
-                f"the build for {job.target} took longer than its limit of {job.seconds:g} s, in step {job.step!r}",
+                f"the build for {job.target.label} took longer than its limit of {job.seconds:g} s, "
+                f"in step {job.step!r}",
                 hint="raise the build's time limit, or build the functions one by one",
                 details={"limit": "time", "step": job.step},
             )
@@ -295,7 +296,7 @@ class _Worker:
         if any(sign in said for sign in ("bad_alloc", "out of memory", "Out of memory", "MemoryError")):
             return self._out_of_memory(job)
         return BuildFailed(
-            f"the compiler crashed ({how}) in step {job.step!r} while building for {job.target}"
+            f"the compiler crashed ({how}) in step {job.step!r} while building for {job.target.label}"
             + (f"; it said: {said}" if said else ""),
             hint="this is a fault of the compiler: report it with the module (module.save) and the target",
             details={"step": job.step, "signal": how},
@@ -303,7 +304,7 @@ class _Worker:
 
     def _out_of_memory(self, job: Job) -> BuildFailed:
         return BuildFailed(
-            f"the build for {job.target} needed more than its limit of {self._limits.memory_bytes >> 20} MiB of "
+            f"the build for {job.target.label} needed more than its limit of {self._limits.memory_bytes >> 20} MiB of "
             f"memory, in step {job.step!r}",
             hint="raise the service's --memory-mib, or build the functions one by one",
             details={"limit": "memory", "step": job.step},

@@ -115,5 +115,4 @@ def missing(variant: Variant, device: DeviceCapabilities) -> list[str]:
 
 
 def _label(variant: Variant) -> str:
-    target = variant.target
-    return target.tag or f"{variant.requires.arch or target.kind}-{variant.requires.os or 'any'}"
+    return Target.from_proto(variant.target).label

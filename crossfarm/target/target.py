@@ -195,6 +195,18 @@ class Target:
     def __repr__(self) -> str:
         return f"Target({self.tag!r})" if self.tag and Target(self.tag) == self else f"Target({self.to_json()})"
 
+    @property
+    def label(self) -> str:
+        """A few words for tables and messages: the tag, or what tells it from others; not meant to be read back."""
+        if self.tag:
+            return self.tag
+        if self.kind == MULTI:
+            return ", ".join(part.label for part in self.targets)
+        at = self.attributes
+        if self.kind == "llvm":
+            return f"llvm {at['arch']}-{at['os']} {at['cpu']}"
+        return f"{self.kind} {at['model']}" if "model" in at else self.kind
+
     def __str__(self) -> str:
         """Its tag, or a short description that ``Target`` reads back where it has no host and no parts."""
         if self.tag:

@@ -85,6 +85,13 @@ def test_a_board_without_crypto_does_not_get_code_that_uses_it() -> None:
     assert "crc" in Target("raspberry-pi/4b").enabled_features()
 
 
+def test_labels_are_short() -> None:
+    assert Target("raspberry-pi/4b").label == "raspberry-pi/4b"
+    assert Target("aarch64-linux-android cpu=cortex-x1").label == "llvm aarch64-android cortex-x1"
+    assert Target(["aarch64-linux", "opencl model=Mali-G78"]).label == "llvm aarch64-linux generic, opencl Mali-G78"
+    assert Target.detect().label.startswith("llvm ")
+
+
 def test_vector_width_follows_the_features() -> None:
     widths = {f"x86-64-v{n}": Target(f"x86-64-v{n}").attributes["vector_bits"] for n in (2, 3, 4)}
     assert widths == {"x86-64-v2": 128, "x86-64-v3": 256, "x86-64-v4": 512}
