@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -275,12 +276,16 @@ def test_a_client_that_says_nothing_at_all_is_let_go(farm: Farm, peers: ExitStac
 
 def test_many_clients_share_few_devices_and_each_gets_one(farm: Farm) -> None:
     farm.agent("crowd", {f"d{i}": {"kind": "cpu"} for i in range(4)})
-    clients = [farm.client("agent=crowd") for _ in range(24)]
-    tokens = set()
-    for client in clients:
-        tokens.add(client.granted().fencing_token)
-        client.release()
-        assert client.ended().kind == wire.Outcome.RELEASED
+    holding = deque(farm.client("agent=crowd") for _ in range(4))
+    tokens = {client.granted().fencing_token for client in holding}
+    waiting = deque()
+    for _ in range(20):
+        waiting.append(farm.client("agent=crowd"))
+        waiting[-1].queued()  # it has its place: the next one comes after it
+    while waiting:
+        holding.popleft().release()
+        holding.append(waiting.popleft())
+        tokens.add(holding[-1].granted().fencing_token)
     assert len(tokens) == 24
 
 
