@@ -83,3 +83,13 @@ def corpus() -> Path:
             pytest.fail(f"the corpus is missing at {CORPUS}")
         pytest.skip(f"no corpus at {CORPUS}")
     return CORPUS
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden files to what is printed now")
+
+
+@pytest.fixture
+def update_golden(request: pytest.FixtureRequest) -> bool:
+    """True when golden files are to be rewritten instead of compared."""
+    return bool(request.config.getoption("--update-golden"))
