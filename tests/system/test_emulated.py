@@ -1,0 +1,114 @@
+"""A real aarch64 agent, under user-mode emulation where there is no board: it builds, leases, runs and survives."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import crossfarm as cf
+from clients.sdk.farm import Farm
+from tests.conftest import ROOT
+from tools import arm64_root
+
+pytestmark = [pytest.mark.emulated, pytest.mark.slow]
+
+#: The emulated Python imports numpy and gRPC first.
+START_SECONDS = 90
+
+ADD = """
+@I.ir_module
+class Module:
+    @T.prim_func
+    def main(a: T.handle, b: T.handle, c: T.handle):
+        n = T.int32()
+        A = T.match_buffer(a, (n,), "float32")
+        B = T.match_buffer(b, (n,), "float32")
+        C = T.match_buffer(c, (n,), "float32")
+        for i in range(n):
+            with T.block("C"):
+                vi = T.axis.spatial(n, i)
+                C[vi] = A[vi] + B[vi]
+"""
+
+#: Calls a C function with an address that is not there.
+CRASH = """
+@I.ir_module
+class Module:
+    @T.prim_func
+    def main(C: T.Buffer((1,), "int64")):
+        C[0] = T.call_extern("int64", "strlen", T.int64(8))
+"""
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    """A farm with an emulated aarch64 agent beside this machine's own."""
+    if not arm64_root.is_complete() and not os.environ.get("CI"):
+        pytest.skip("no arm64 root: run `make arm64-root`")
+    scratch = tmp_path_factory.mktemp("emulated")
+    announcement = scratch / "agent.json"
+    with cf.connect("embedded") as farm, (scratch / "log").open("w") as log:
+        command = [sys.executable, str(ROOT / "tools" / "arm64_root.py"), "agent", "--", "--tracker", farm.address]
+        command += ["--name", "emulated", "--announce", str(announcement), "--with-parent"]
+        with subprocess.Popen([*command, "--state", str(scratch / "state")], stderr=log, stdout=log) as agent:
+            try:
+                deadline = time.monotonic() + START_SECONDS
+                while not announcement.exists():
+                    assert agent.poll() is None, (scratch / "log").read_text()
+                    assert time.monotonic() < deadline, "the emulated agent did not start in time"
+                    time.sleep(0.05)
+                yield farm
+            finally:
+                agent.terminate()
+
+
+def test_what_is_built_for_it_runs_there_with_the_right_numbers(farm: Farm) -> None:
+    a, b = np.random.default_rng(0).random((2, 1000), dtype=np.float32)
+    with farm.acquire("arch=aarch64") as device:
+        assert device.attributes["arch"] == "aarch64"
+        function = device.load(farm.build(cf.parse(ADD), target=device.target))["main"]
+        assert np.array_equal(function(a, b), a + b)
+        assert len(function.benchmark(a, b, warmup=1, repeat=3, min_repeat_ms=1).samples) == 3
+
+
+def test_what_is_built_for_a_generic_board_runs_there_too(farm: Farm) -> None:
+    a, b = np.random.default_rng(1).random((2, 10), dtype=np.float32)
+    artifact = farm.build(cf.parse(ADD), target="aarch64-linux-generic")
+    with farm.acquire("arch=aarch64") as device:
+        assert np.array_equal(device.load(artifact)["main"](a, b), a + b)
+
+
+def test_code_for_another_architecture_is_refused_and_named(farm: Farm) -> None:
+    artifact = farm.build(cf.parse(ADD), target="x86-64-v3")
+    with farm.acquire("arch=aarch64") as device, pytest.raises(cf.IncompatibleArtifact, match="aarch64"):
+        device.load(artifact)
+
+
+def test_a_crash_there_is_the_programs_and_the_device_comes_back(farm: Farm) -> None:
+    with pytest.raises(cf.RemoteCrash), farm.acquire("arch=aarch64") as device:
+        device.load(farm.build(cf.parse(CRASH), target=device.target))["main"]()
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        function = device.load(farm.build(cf.parse(ADD), target=device.target))["main"]
+        assert np.array_equal(function(np.ones(4, np.float32), np.ones(4, np.float32)), np.full(4, 2, np.float32))
+
+
+def test_the_demo_shows_three_programs_on_two_architectures(tmp_path: Path) -> None:
+    command = [str(Path(sys.executable).parent / "crossfarm"), "demo", "--require-aarch64", "--repeat", "3", "--json"]
+    ran = subprocess.run([*command, "--tracker", "embedded"], cwd=tmp_path, capture_output=True, text=True, timeout=115)
+    assert ran.returncode == 0, ran.stderr
+    runs = json.loads(ran.stdout)["runs"]
+    assert {(run["program"], run["arch"]) for run in runs} == {
+        (program, arch)
+        for program in ("matmul", "conv2d_bias_relu", "softmax")
+        for arch in (platform.machine(), "aarch64")
+    }
+    assert all(run["error"] < 1e-5 and run["median"] > 0 and run["lease"] > 0 for run in runs)
