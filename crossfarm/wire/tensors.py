@@ -37,7 +37,7 @@ _NOTHING = memoryview(b"")
 M = TypeVar("M", SessionRequest, SessionResponse)
 
 
-@dataclass
+@dataclass(slots=True)
 class Packet(Generic[M]):
     """A message to be sent and the payload of its frames, in the frames' order."""
 

@@ -86,9 +86,9 @@ class ReferenceCall:
         self._arguments = arguments
 
     def __call__(self) -> None:
-        from crossfarm.ir import interpreter
+        from crossfarm.ir.interpreter import run  # workers of other devices need no interpreter
 
-        interpreter.run(self._module, self._name, self._arguments)
+        run(self._module, self._name, self._arguments)
 
     def repeat(self, number: int) -> None:
         for _ in range(number):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -137,8 +137,11 @@ class Executor:
         for frame in message.frames[skip:] if skip else message.frames:
             kind = frame.WhichOneof("body")
             if kind == "calls":
-                yield from self._run_calls(frame, out)
-            elif kind == "fetch":
+                numbers, done = frame.calls.call, 0
+                while (done := self._run_calls(frame.request, numbers, done, out)) < len(numbers):
+                    yield out.take()
+                continue
+            if kind == "fetch":
                 yield from self._fetch(frame, out)
             else:
                 part = _NOTHING
@@ -148,7 +151,7 @@ class Executor:
             if out.due():
                 yield out.take()
         if not out.empty():
-            yield out.take()
+            yield out.last()
 
     def _one(self, frame: RequestFrame, kind: str | None, part: memoryview, out: _Out) -> None:
         """Any frame with one answer; a failure is answered, or sticks to what the frame was to make."""
@@ -188,11 +191,12 @@ class Executor:
 
     # --- calls, the hot path ---
 
-    def _run_calls(self, frame: RequestFrame, out: _Out) -> Packets:
-        request, numbers = frame.request, frame.calls.call
+    def _run_calls(self, first: int, numbers: Sequence[int], at: int, out: _Out) -> int:
+        """Runs calls from position ``at`` on, until all are done or their answers are due; returns the next position."""
         get, watchdog, now = self._calls.get, self._watchdog, time.monotonic()
-        self._seen = max(self._seen, request + len(numbers) - 1)
-        for number in numbers:
+        self._seen = first + len(numbers) - 1
+        for position in range(at, len(numbers)):
+            number, request = numbers[position], first + position
             try:
                 if self._cancelled[1] >= request:
                     self._check_cancelled(request)
@@ -209,10 +213,10 @@ class Executor:
             except errors.Error as failure:
                 watchdog.leave()
                 out.fail(request, failure)
-            request += 1
             now = time.monotonic()
-            if now > out.flush_at:  # something is in it: this call's answer
-                yield out.take()
+            if now > out.flush_at:
+                return position + 1
+        return len(numbers)
 
     def _why_no_call(self, number: int) -> errors.Error:
         try:
@@ -443,19 +447,19 @@ def _payload_size(frame: RequestFrame, kind: str | None) -> int:
 class _Out:
     """The message being filled; successes in a row share one reply."""
 
-    def __init__(self) -> None:
-        self._start()
+    __slots__ = ("_count", "_first", "flush_at", "packet")
 
-    def _start(self) -> None:
+    def __init__(self) -> None:
         self.packet = Packet(SessionResponse())
         self.flush_at = time.monotonic() + _FLUSH_SECONDS
         self._first = self._count = 0  # successes not written down yet
 
     def done(self, request: int) -> None:
-        if self._count and request == self._first + self._count:
-            self._count += 1
-            return
-        self._settle()
+        if self._count:
+            if request == self._first + self._count:
+                self._count += 1
+                return
+            self._settle()
         self._first, self._count = request, 1
 
     def fail(self, request: int, failure: errors.Error) -> None:
@@ -472,10 +476,17 @@ class _Out:
         return self.packet.size >= CHUNK_BYTES or (time.monotonic() > self.flush_at and not self.empty())
 
     def take(self) -> Packet[SessionResponse]:
+        """The message, and a new one begins."""
         self._settle()
         packet = self.packet
-        self._start()
+        self.packet = Packet(SessionResponse())
+        self.flush_at = time.monotonic() + _FLUSH_SECONDS
         return packet
+
+    def last(self) -> Packet[SessionResponse]:
+        """The message; none follows it."""
+        self._settle()
+        return self.packet
 
     def _settle(self) -> None:
         if self._count:
