@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import count
 
 from compiler_service.codegen.llvm import (
     Machine,
@@ -78,8 +79,10 @@ def build_variant(
     sources: dict[str, str] = {}
     keep = options.keep_sources
 
+    position = count()
+
     def announce(name: str) -> None:
-        on_step(name, names.index(name), len(names))
+        on_step(name, next(position), len(names))
 
     def keep_module(name: str, result: IRModule) -> None:
         if keep:

@@ -230,10 +230,11 @@ class Simplifier(Mutator):
     def _min_max(self, node: Binary) -> Expr:
         if structural_key(node.a) == structural_key(node.b):
             return node.a
-        first_is_less = self.analyzer.decide(Binary("le", node.a, node.b))
-        if first_is_less is None:
-            return node
-        return node.a if first_is_less == (node.op == "min") else node.b
+        if self.analyzer.prove(Binary("le", node.a, node.b)):
+            return node.a if node.op == "min" else node.b
+        if self.analyzer.prove(Binary("le", node.b, node.a)):
+            return node.b if node.op == "min" else node.a
+        return node
 
     def _divide(self, node: Binary) -> Expr:
         """``(c * q + r) // c`` is ``q + r // c``; ``%`` leaves ``r % c``: exact when nothing wraps."""

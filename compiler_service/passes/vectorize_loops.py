@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from compiler_service.passes.base import map_functions
 from compiler_service.passes.copies import fresh_copy
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import affine, const_int, may_fail, structural_key
+from crossfarm.ir.arith import affine, const_int, fold_int, may_fail, structural_key
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, Broadcast, BufferLoad, Call, Cast, Expr, IntImm, Let, Not, Ramp, Select, Var
 from crossfarm.ir.function import PrimFunc
@@ -209,6 +209,9 @@ def _needs_guard(node: Expr) -> bool:
 
 def _fold(op: str, a: Expr, b: Expr) -> Expr:
     x, y = const_int(a), const_int(b)
+    if x is not None and y is not None:
+        folded = fold_int(op, x, y, a.dtype)
+        return Binary(op, a, b) if folded is None else IntImm(folded, a.dtype)
     if op == "mul" and 1 in (x, y):
         return b if x == 1 else a
     if op == "add" and 0 in (x, y):
