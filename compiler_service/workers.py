@@ -14,12 +14,13 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from multiprocessing.connection import wait
 from typing import Any
+
+from google.protobuf.message import DecodeError
 
 from compiler_service.frames import Pipe
 from crossfarm.errors import BuildFailed, Cancelled, Error, InfrastructureError, ResourceExhausted, Unavailable
@@ -193,6 +194,7 @@ class _Worker:
         self._builds = 0
         self._ready = False
         self._killed = False
+        self._verdict: Error | None = None
         self._stderr = tempfile.TemporaryFile("ab+")  # noqa: SIM115 - lives as long as the process, closed by end()
         command = [sys.executable, "-m", "compiler_service.worker", "--memory-bytes", str(limits.memory_bytes)]
         self._process = subprocess.Popen(
@@ -218,25 +220,50 @@ class _Worker:
         """See ``WorkerPool.run``."""
         try:
             if not self._ready:
-                self._await_ready(job)
+                with self._at_most(START_SECONDS, self._slow_start):
+                    self._pipe.receive()
+                    self._ready = True
             self._builds += 1
-            self._pipe.send(
-                {"target": job.target.to_json(), "options": job.options.SerializeToString().hex()}, job.module
-            )
-            deadline = time.monotonic() + job.seconds
-            while True:
-                header, blobs = self._receive(deadline, job)
-                if header["event"] == "step":
-                    job.step = header["name"]
-                    job.on_step(header["name"], header["index"], header["count"])
-                elif header["event"] == "error":
-                    raise self._reported(from_detail(ErrorDetail.FromString(blobs[0])), job)
-                else:
-                    return _built(header, blobs)
+            with self._at_most(job.seconds, lambda: self._out_of_time(job)):
+                return self._converse(job)
         except EOFError:
             raise self._died(job) from None
+        except (KeyError, ValueError, TypeError, DecodeError) as failure:
+            self.kill()
+            raise InfrastructureError(f"a build worker answered nonsense: {failure}") from failure
         finally:
             self._relay_output()
+
+    def _converse(self, job: Job) -> Built:
+        self._pipe.send({"target": job.target.to_json(), "options": job.options.SerializeToString().hex()}, job.module)
+        while True:
+            header, blobs = self._pipe.receive()
+            match header["event"]:
+                case "step":
+                    job.step = str(header["name"])
+                    job.on_step(job.step, int(header["index"]), int(header["count"]))
+                case "built":
+                    return _built(header, blobs)
+                case "error":
+                    raise self._reported(from_detail(ErrorDetail.FromString(blobs[0])), job)
+                case unknown:
+                    raise ValueError(f"event {unknown!r}")
+
+    @contextmanager
+    def _at_most(self, seconds: float, error: Callable[[], Error]) -> Iterator[None]:
+        """Kills the process after ``seconds``, whatever its pipe is in the middle of; ``error`` then says so."""
+
+        def expire() -> None:
+            self._verdict = error()
+            self.kill()
+
+        timer = threading.Timer(seconds, expire)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
     def kill(self) -> None:
         """Ends the process and what it started, now."""
@@ -255,34 +282,17 @@ class _Worker:
         self._pipe.close()
         self._stderr.close()
 
-    def _await_ready(self, job: Job) -> None:
-        if not wait([self._pipe.reader], START_SECONDS):
-            self.kill()
-            raise Unavailable(f"a build worker did not start within {START_SECONDS:.0f} s", hint="try again")
-        header, _ = self._pipe.receive()
-        self._ready = header["event"] == "ready"
-
-    def _receive(self, deadline: float, job: Job) -> tuple[dict[str, Any], list[bytes]]:
-        if not wait([self._pipe.reader], max(0.0, deadline - time.monotonic())):
-            self.kill()
-            raise BuildFailed(
-                f"the build for {job.target.label} took longer than its limit of {job.seconds:g} s, "
-                f"in step {job.step!r}",
-                hint="raise the build's time limit, or build the functions one by one",
-                details={"limit": "time", "step": job.step},
-            )
-        return self._pipe.receive()
-
     def _reported(self, error: Error, job: Job) -> Error:
         if isinstance(error, BuildFailed) and error.details.get("limit") == "memory":
-            self._killed = True  # it is short of address space: do not trust it with another build
-            self.kill()
+            self.kill()  # it is short of address space: no other build should meet it
             return self._out_of_memory(job)
         return error
 
     def _died(self, job: Job) -> Exception:
         if job.cancelled:
             return Cancelled(f"the build was cancelled in step {job.step!r}")
+        if self._verdict is not None:
+            return self._verdict
         if self._killed:
             return Unavailable("the compiler service is stopping", hint="try again")
         self._killed = True
@@ -300,6 +310,16 @@ class _Worker:
             + (f"; it said: {said}" if said else ""),
             hint="this is a fault of the compiler: report it with the module (module.save) and the target",
             details={"step": job.step, "signal": how},
+        )
+
+    def _slow_start(self) -> Error:
+        return Unavailable(f"a build worker did not start within {START_SECONDS:.0f} s", hint="try again")
+
+    def _out_of_time(self, job: Job) -> BuildFailed:
+        return BuildFailed(
+            f"the build for {job.target.label} took longer than its limit of {job.seconds:g} s, in step {job.step!r}",
+            hint="raise the build's time limit, or build the functions one by one",
+            details={"limit": "time", "step": job.step},
         )
 
     def _out_of_memory(self, job: Job) -> BuildFailed:

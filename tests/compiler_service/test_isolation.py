@@ -85,8 +85,9 @@ def test_a_worker_that_dies_fails_its_build_and_nothing_else(start: Callable[...
 def test_a_build_past_its_time_limit_fails_naming_the_limit(start: Callable[..., Service]) -> None:
     service = start("--workers", "1")
     worker = _hang(service)
+    module = large(2000)  # more than a pipe holds, so that sending it hangs too
     with pytest.raises(BuildFailed, match=r"longer than its limit of 0\.3 s, in step") as failure:
-        service.build(add(1.0), timeout_ms=300)
+        service.build(module, timeout_ms=300)
     assert failure.value.details["limit"] == "time"
     assert not psutil.pid_exists(worker.pid)
     assert done(service.build(add(1.0)))
