@@ -32,7 +32,8 @@ CHANNEL_OPTIONS: list[tuple[str, int]] = [
     # Subchannels must not be shared between channels: a client that reconnects wants a connection of its own.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    # in spite of its name the time an attempt may take until the peer answers: slow boards and links need seconds
+    ("grpc.min_reconnect_backoff_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 2_000),
     ("grpc.enable_http_proxy", 0),
 ]
