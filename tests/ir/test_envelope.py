@@ -80,7 +80,7 @@ def test_versions_compare_as_integers() -> None:
 
 
 def test_a_version_too_old_is_told() -> None:
-    with pytest.raises(InvalidArtifact, match="ir version 1, written by crossfarm .*; this reader reads 2 to 3"):
+    with pytest.raises(InvalidArtifact, match=r"ir version 1, written by crossfarm .*; this reader reads 2 to 3"):
         envelope.read(envelope.write("ir", b"", 1, 1), "ir", (2, 3))
 
 

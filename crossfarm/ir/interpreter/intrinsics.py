@@ -71,10 +71,17 @@ def _round(x: Value) -> Value:
 
 
 def _fma_exact(a: float, b: float, c: float) -> float:
-    if not (math.isfinite(a) and math.isfinite(b) and math.isfinite(c)):
+    if not (math.isfinite(a) and math.isfinite(b)):
         return a * b + c
+    if not math.isfinite(c):
+        return c
     exact = Fraction(a) * Fraction(b) + Fraction(c)
-    return float(exact) if exact else a * b + c  # a zero keeps IEEE's sign
+    if not exact:
+        return a * b + c  # a zero keeps IEEE's sign
+    try:
+        return float(exact)
+    except OverflowError:
+        return math.inf if exact > 0 else -math.inf
 
 
 def _fma(a: Value, b: Value, c: Value) -> Value:
