@@ -31,6 +31,9 @@ Message: TypeAlias = wire.TrackerMessage | wire.AcquireEvent
 #: Messages that may wait for a peer that does not read. Heartbeats and places in the queue are all it can miss.
 _OUTBOX_LIMIT = 1_000
 
+#: A timer that fires so late means that this process stood still: suspended, or starved of its processor.
+_STALL_MS = 1_000
+
 
 class Outbox:
     """What the tracker says on one open stream: iterate to get the messages; ends when the machine closes the stream.
@@ -79,6 +82,8 @@ class Core:
         self._numbers = count(1)
         self._pending: list[events.Event] = []
         self._timer: asyncio.TimerHandle | None = None
+        self._wanted: int | None = None  # when the timer should fire
+        self._judge_after = 0
         self._stopped = False
         # Unix time that cannot go back: comparable with what was saved, immune to the clock being set.
         self._epoch = time.time_ns() - time.monotonic_ns()
@@ -134,16 +139,19 @@ class Core:
         batch, self._pending = self._pending, []
         if self._stopped:
             return
-        steps = [self.machine.handle(event) for event in batch]
-        changes = [change for step in steps for change in step.changes]
-        if changes:
-            try:
+        self._notice_stall()
+        try:
+            steps = [self.machine.handle(event) for event in batch]
+            changes = [change for step in steps for change in step.changes]
+            if changes:
                 self._store.commit(changes)
-            except InfrastructureError as failure:
-                self._stopped = True
-                log.critical("stopping: %s", failure)
-                self._on_failure(failure)
-                return
+        except InfrastructureError as failure:
+            self._fail(failure)
+            return
+        except Exception as failure:
+            log.exception("the machine failed on one of %s", batch)
+            self._fail(InfrastructureError(f"internal error: {type(failure).__name__}: {failure}"))
+            return
         for step in steps:
             for effect in step.effects:
                 outbox = self._outboxes.get(effect.stream)
@@ -155,15 +163,34 @@ class Core:
                     outbox.close(effect.error)
         self._set_timer()
 
+    def _fail(self, failure: Error) -> None:
+        """Memory and disk may disagree now, so nothing more is said: the next start goes on from what was saved."""
+        self._stopped = True
+        log.critical("stopping: %s", failure)
+        self._on_failure(failure)
+
+    def _notice_stall(self) -> None:
+        """While this process stood still nobody was heard, and none of them is to blame: what they said waits in the
+        sockets. So no deadline is judged before everybody has had a silent agent's time to be heard."""
+        if self._wanted is not None and self.now() - self._wanted > _STALL_MS:
+            log.warning("stood still for %.1f s", (self.now() - self._wanted) / 1000)
+            self._judge_after = self.now() + self.machine.config.dead_after_ms
+            self._wanted = None
+
     def _set_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self._wanted = None
         due = self.machine.next_time()
         if due is not None:
-            delay = max(0, due - self.now()) / 1000
+            self._wanted = max(due, self._judge_after, self.now())
+            delay = (self._wanted - self.now()) / 1000
             self._timer = asyncio.get_running_loop().call_later(delay, self._tick)
 
     def _tick(self) -> None:
         self._timer = None
-        self.post(events.TimePassed(self.now()))
+        self._notice_stall()
+        if self.now() < self._judge_after:
+            self._set_timer()
+        else:
+            self.post(events.TimePassed(self.now()))

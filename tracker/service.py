@@ -80,6 +80,7 @@ class TrackerService(tracker_pb2_grpc.TrackerServicer):
                 register = request.register
                 serving.check_api("the agent", register.api_low, register.api_high, doing="registering an agent")
                 _check_names(register.agent_id, *(device.id for device in register.devices))
+                _check_names(*(held.lease_id for held in register.held))
                 core.post(events.AgentRegistered(now, stream, register))
                 registered = True
             elif not registered:

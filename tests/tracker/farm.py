@@ -52,6 +52,10 @@ class TrackerProcess:
         """SIGKILL: nothing is written, nothing is said."""
         self._end(signal.SIGKILL)
 
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def stop(self) -> int:
         return self._end(signal.SIGTERM)
 
@@ -63,11 +67,6 @@ class TrackerProcess:
     @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
 
 
 def patiently(what: str) -> Iterator[None]:

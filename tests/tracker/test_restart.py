@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -81,6 +82,29 @@ def test_a_lease_whose_client_died_with_the_tracker_ends_after_its_ttl(tracker: 
     assert devices(tracker.address)["lab/cpu"].state == wire.LEASED
     wait_for_state(tracker.address, "lab/cpu", wire.FREE)
     back.close()
+
+
+def test_a_tracker_that_stood_still_does_not_blame_those_it_could_not_hear(tmp_path: Path) -> None:
+    """It is suspended for longer than the lease's TTL and the agent's patience, while both go on talking to it."""
+    with (
+        running_tracker(tmp_path / "state", "--dead-after", "0.4", "--heartbeat", "0.1") as tracker,
+        ExitStack() as peers,
+    ):
+        agent = Agent(tracker.address, "lab", {"cpu": {}})
+        peers.callback(agent.close)
+        client = Client.opens(tracker.address, ttl_ms=1_000)
+        peers.callback(client.close)
+        client.granted()
+        silence = threading.Event()
+        tracker.signal(signal.SIGSTOP)
+        for sequence in range(25):
+            agent.heartbeat(sequence)
+            client.renew()
+            silence.wait(0.1)
+        tracker.signal(signal.SIGCONT)
+        assert client.receive().HasField("renewed")
+        client.release()
+        assert client.ended().kind == wire.Outcome.RELEASED
 
 
 def test_kills_during_a_stream_of_jobs_lose_no_device_and_lease_none_twice(tracker: TrackerProcess) -> None:
