@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 
 from crossfarm.compat.versions import API_VERSION
 from crossfarm.errors import Error, LeaseLost
@@ -51,6 +52,16 @@ class TrackerProcess:
     def kill(self) -> None:
         """SIGKILL: nothing is written, nothing is said."""
         self._end(signal.SIGKILL)
+
+    def wait(self) -> int:
+        """Waits for it to end by itself; its exit code."""
+        assert self._process is not None
+        return self._process.wait(PATIENCE)
+
+    def fill_disk(self) -> None:
+        """From now on its files cannot grow, as on a full disk."""
+        assert self._process is not None
+        psutil.Process(self._process.pid).rlimit(psutil.RLIMIT_FSIZE, (4096, 4096))
 
     def signal(self, number: signal.Signals) -> None:
         assert self._process is not None

@@ -84,6 +84,25 @@ def test_a_lease_whose_client_died_with_the_tracker_ends_after_its_ttl(tracker: 
     back.close()
 
 
+def test_a_tracker_that_cannot_save_promises_nothing_and_goes_on_from_what_it_saved(tracker: TrackerProcess) -> None:
+    with ExitStack() as peers:
+        agent = Agent(tracker.address, "lab", {"cpu": {}})
+        peers.callback(agent.close)
+        tracker.fill_disk()
+        client = Client.opens(tracker.address)
+        peers.callback(client.close)
+        with pytest.raises(errors.Unavailable):
+            client.granted()
+        assert tracker.wait() == 3
+        assert agent.running == {}, "a lease that was not saved was started"
+        tracker.start()
+        back = Agent(tracker.address, "lab", {"cpu": {}})
+        peers.callback(back.close)
+        again = Client.opens(tracker.address)
+        peers.callback(again.close)
+        assert again.granted().device.id == "lab/cpu"
+
+
 def test_a_tracker_that_stood_still_does_not_blame_those_it_could_not_hear(tmp_path: Path) -> None:
     """It is suspended for longer than the lease's TTL and the agent's patience, while both go on talking to it."""
     with (
