@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
 from compiler_service.workers import START, Built, Job, WorkerPool
 from crossfarm.artifact import Artifact, write_artifact
@@ -39,6 +39,7 @@ class Build:
         self._events: list[BuildEvent] = []
         self._failure: Error | None = None
         self._finished = False
+        self._abandoned = False
         self._followers = 0
         self._started: float | None = None
         self._jobs = [self._job(target, seconds) for target in targets]
@@ -63,7 +64,7 @@ class Build:
     def join(self) -> bool:
         """One more follower; False when it is too late to follow (everybody left, or it failed)."""
         with self._condition:
-            if any(job.cancelled for job in self._jobs) or self._failure is not None:
+            if self._abandoned or self._failure is not None:
                 return False
             self._followers += 1
             return True
@@ -72,9 +73,9 @@ class Build:
         """A follower is gone; the last one's leaving ends the build."""
         with self._condition:
             self._followers -= 1
-            abandoned = self._followers == 0 and not self._finished
+            self._abandoned = self._followers == 0 and not self._finished
             self._condition.notify_all()
-        if abandoned:
+        if self._abandoned:
             self._cancel()
 
     def follow(self, active: Callable[[], bool]) -> Iterator[BuildEvent]:
@@ -120,18 +121,12 @@ class Build:
         """All variants at once; the first failure ends the others."""
         with ThreadPoolExecutor(len(self._jobs), thread_name_prefix="variant") as threads:
             futures = [threads.submit(self._pool.run, job) for job in self._jobs]
-            first: Error | None = None
-            built = []
-            for future in futures:
-                try:
-                    built.append(future.result())
-                except Error as failure:
-                    if first is None:
-                        first = failure
-                        self._cancel()
-            if first is not None:
-                raise first
-            return built
+            ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            failure = next((future.exception() for future in ended if future.exception() is not None), None)
+            if failure is not None:
+                self._cancel()
+                raise failure
+            return [future.result() for future in futures]
 
     def _cancel(self) -> None:
         for job in self._jobs:

@@ -187,26 +187,27 @@ class CompilerService(compiler_pb2_grpc.CompilerServicer):
         return list(dict.fromkeys(target.resolved() for target in given))
 
     def _join_or_start(self, key: str, request: BuildRequest, targets: list[Target]) -> builds.Build:
-        """The build of ``key`` that runs already, or a new one; either way with one more follower."""
+        """The same build under the same time limit where it runs already, or a new one; with one more follower."""
+        limit = self.settings.limits.seconds
+        seconds = min(limit, request.options.timeout_ms / 1000) if request.options.timeout_ms else limit
+        slot = f"{key} {seconds}"
         with self._lock:
-            running = None if request.options.no_cache else self._running.get(key)
+            running = None if request.options.no_cache else self._running.get(slot)
             if running is not None and running.join():
                 return running
-            limit = self.settings.limits.seconds
-            seconds = min(limit, request.options.timeout_ms / 1000) if request.options.timeout_ms else limit
             build = builds.Build(self._pool, request.module, targets, request.options, seconds, self._keeper(key))
             build.join()
-            self._running[key] = build
-        threading.Thread(target=self._run, args=(key, build), name=f"build-{key[:8]}", daemon=True).start()
+            self._running[slot] = build
+        threading.Thread(target=self._run, args=(slot, build), name=f"build-{key[:8]}", daemon=True).start()
         return build
 
-    def _run(self, key: str, build: builds.Build) -> None:
+    def _run(self, slot: str, build: builds.Build) -> None:
         try:
             build.run()
         finally:
             with self._lock:
-                if self._running.get(key) is build:
-                    del self._running[key]
+                if self._running.get(slot) is build:
+                    del self._running[slot]
 
     def _keeper(self, key: str) -> builds.Keep:
         def keep(artifact: Artifact) -> None:

@@ -93,6 +93,33 @@ def test_a_build_past_its_time_limit_fails_naming_the_limit(start: Callable[...,
     assert done(service.build(add(1.0)))
 
 
+def test_another_client_with_more_time_does_not_share_the_limit_of_the_first(start: Callable[..., Service]) -> None:
+    service = start("--workers", "1")
+    _hang(service)
+    hasty = Asked(service.start_build(add(1.0), timeout_ms=500))
+    hasty.wait_for("step", "start")
+    patient = Asked(service.start_build(add(1.0)))
+    patient.wait_for("queued")
+    hasty.end()
+    patient.end()
+    assert isinstance(hasty.error, BuildFailed)
+    assert done(patient.events)
+
+
+def test_one_variant_that_fails_ends_the_others(start: Callable[..., Service]) -> None:
+    service = start("--workers", "2")
+    service.build(add(0.5), "any-cpu", no_cache=True)
+    first, second = service.workers()
+    first.suspend()
+    asked = Asked(service.start_build(large(3000), "any-cpu"))
+    asked.wait_for("step", "verify")
+    second.kill()
+    asked.end()
+    assert isinstance(asked.error, BuildFailed)
+    assert "crashed (SIGKILL)" in asked.error.message
+    assert not psutil.pid_exists(first.pid)
+
+
 def test_the_services_own_time_limit_holds_where_the_client_asks_for_more(start: Callable[..., Service]) -> None:
     service = start("--workers", "1", "--build-seconds", "0.5")
     _hang(service)
