@@ -55,7 +55,7 @@ class CrossfarmSide:
         """From asking the tracker to the first answer of the device."""
         began = time.perf_counter()
         with self._near.acquire("kind=cpu") as device:
-            device.empty((1,), "uint8").numpy()
+            device.synchronize()
             return [time.perf_counter() - began]
 
     @contextmanager
@@ -90,8 +90,10 @@ class CrossfarmSide:
         if up:
             began = time.perf_counter()
             device.tensor(data)
+            device.synchronize()  # until every byte is in place there
             return [time.perf_counter() - began]
         tensor = device.tensor(data)
+        device.synchronize()
         began = time.perf_counter()
         fetched = tensor.numpy()
         took = time.perf_counter() - began

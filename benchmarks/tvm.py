@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +15,8 @@ from benchmarks.processes import FAR, NEAR, REPOSITORY, child, free_ports, wait_
 PYTHON = REPOSITORY / ".peers" / "tvm" / "bin" / "python"
 #: The tracker and two servers: one that clients reach directly, one that they are sent to through the slow link.
 TRACKER, SERVER, FAR_SERVER = range(3)
+#: Longer than any measurement: a request that TVM never answers must not stop the run.
+ANSWER_SECONDS = 60
 
 
 class TvmPeer:
@@ -38,7 +41,11 @@ class TvmPeer:
         return [float(seconds) for seconds in self._answer()["seconds"]]
 
     def _answer(self) -> dict[str, Any]:
-        line = self._client.stdout.readline() if self._client.stdout else ""
+        if self._client.stdout is None:
+            raise RuntimeError("the TVM client has no output")
+        if not select.select([self._client.stdout], [], [], ANSWER_SECONDS)[0]:
+            raise RuntimeError(f"the TVM client has not answered for {ANSWER_SECONDS} s")
+        line = self._client.stdout.readline()
         if not line:
             raise RuntimeError(f"the TVM client ended with exit code {self._client.wait()}")
         answer: dict[str, Any] = json.loads(line)

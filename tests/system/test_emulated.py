@@ -39,13 +39,16 @@ class Module:
                 C[vi] = A[vi] + B[vi]
 """
 
-#: Calls a C function with an address that is not there.
+#: Writes where its argument says, without looking.
 CRASH = """
 @I.ir_module
 class Module:
     @T.prim_func
-    def main(C: T.Buffer((1,), "int64")):
-        C[0] = T.call_extern("int64", "strlen", T.int64(8))
+    def main(I: T.Buffer((1,), "int64"), C: T.Buffer((1,), "float32")):
+        for i in range(1):
+            with T.block("C"):
+                vi = T.axis.spatial(1, i)
+                C[I[vi]] = T.float32(1)
 """
 
 
@@ -66,6 +69,7 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
                     assert agent.poll() is None, (scratch / "log").read_text()
                     assert time.monotonic() < deadline, "the emulated agent did not start in time"
                     time.sleep(0.05)
+                farm.targets(), farm.devices()  # its connections are open, and no test's own
                 yield farm
             finally:
                 agent.terminate()
@@ -95,7 +99,7 @@ def test_code_for_another_architecture_is_refused_and_named(farm: Farm) -> None:
 
 def test_a_crash_there_is_the_programs_and_the_device_comes_back(farm: Farm) -> None:
     with pytest.raises(cf.RemoteCrash), farm.acquire("arch=aarch64") as device:
-        device.load(farm.build(cf.parse(CRASH), target=device.target))["main"]()
+        device.load(farm.build(cf.parse(CRASH), target=device.target))["main"](np.array([2**44]))
     with farm.acquire("arch=aarch64", timeout=60) as device:
         function = device.load(farm.build(cf.parse(ADD), target=device.target))["main"]
         assert np.array_equal(function(np.ones(4, np.float32), np.ones(4, np.float32)), np.full(4, 2, np.float32))
