@@ -31,8 +31,9 @@ from crossfarm.ir.visitor import MAX_DEPTH
 from crossfarm.wire.v1 import ir_pb2
 
 KIND = "ir"
-#: Limits on what is read and written. A large network's module is some hundred thousand nodes.
-MAX_BYTES = 64 << 20
+#: Limits on what is read and written. A large network's module is some hundred thousand nodes of about 10 bytes; at its
+#: worst, parsing takes 30 times the bytes.
+MAX_BYTES = 16 << 20
 MAX_NODES = 1 << 20
 
 

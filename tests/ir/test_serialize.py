@@ -115,6 +115,7 @@ def test_every_kind_of_node_comes_back_the_same() -> None:
 def test_the_table_and_the_proto_have_the_same_fields() -> None:
     for spec in schema.SPECS:
         wire = ir_pb2.Node.DESCRIPTOR.fields_by_name[spec.wire].message_type
+        assert wire is not None
         assert {f.name for f in spec.fields} == {f.name for f in wire.fields}
         assert {f.name for f in spec.fields} == {f.name for f in fields(spec.cls)}
 

@@ -170,7 +170,7 @@ VIOLATIONS: dict[str, Callable[[], IRModule]] = {
     "loop-threads": lambda: module(loop(Var("i"), 4, SeqStmt(()), kind="thread_binding", thread="warp")),
     "vector-loop-extent": lambda: module(loop(Var("i"), n := Var("n"), SeqStmt(()), kind="vectorized"), n),
     "sequence-flat": lambda: module(SeqStmt((SeqStmt(()), SeqStmt(())))),
-    "attribute-values": lambda: module(SeqStmt(()), attrs={"a": [1, 2]}),  # type: ignore[dict-item]
+    "attribute-values": lambda: module(SeqStmt(()), attrs={"a": [1, 2]}),
     "axis-values": lambda: module(root(realize(Block("b", (V,), (), (), SeqStmt(()))))),
     "axis-domain": lambda: block(iter_vars=(replace(V, dom=Range(IntImm(0, "int64"), i32(4))),)),
     "axes-defined-once": repeated_axis,

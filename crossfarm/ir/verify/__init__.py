@@ -7,8 +7,11 @@ in scope there; ``scope`` says what that is.
 
 from __future__ import annotations
 
+import crossfarm.ir.verify.blocks  # these four register their rules
+import crossfarm.ir.verify.expressions
+import crossfarm.ir.verify.functions
+import crossfarm.ir.verify.statements  # noqa: F401
 from crossfarm.ir.module import IRModule
-from crossfarm.ir.verify import blocks, expressions, functions, statements  # noqa: F401 - they register their rules
 from crossfarm.ir.verify.rule import RULES, Rule
 from crossfarm.ir.verify.walk import verify_function, verify_names
 
