@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -89,9 +90,9 @@ def measure(bench: Bench, floor: GrpcFloor, rounds: int, calls: int) -> list[dic
     add("pipelined calls", "1/s", lambda: bench.pipelined(20_000), lambda: floor.ping_pong(calls), -1)
     for megabytes in MEGABYTES:
         data = np.random.default_rng(0).integers(0, 255, megabytes * 1_000_000, dtype=np.uint8)
-        size = f"tensor {megabytes} MB"
-        add(f"{size} up", "MB/s", lambda: bench.up(data), lambda: floor.tensor(megabytes, True), -megabytes)
-        add(f"{size} down", "MB/s", lambda: bench.down(data), lambda: floor.tensor(megabytes, False), -megabytes)
+        up, down = partial(bench.up, data), partial(bench.down, data)
+        add(f"tensor {megabytes} MB up", "MB/s", up, partial(floor.tensor, megabytes, True), -megabytes)
+        add(f"tensor {megabytes} MB down", "MB/s", down, partial(floor.tensor, megabytes, False), -megabytes)
     return rows
 
 

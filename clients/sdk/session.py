@@ -64,12 +64,8 @@ class Session:
     def __init__(self, lease: LeaseLike, *, security: channels.Security = channels.PLAINTEXT, client: str = "") -> None:
         self._lease = lease
         self._client = client
-        self._channel = channels.open_channel(lease.address, security, STREAM_OPTIONS)
-        open_stream = self._channel.stream_stream
-        self._open = open_stream(
-            "/crossfarm.v1.Session/Open", request_serializer=encode, response_deserializer=decode_response
-        )
-        self._stub = SessionStub(self._channel)
+        self._security = security
+        self._channel: grpc.Channel | None = None
         self._guard = threading.RLock()  # numbers, the queue's order, the stream's state
         self._numbers = 0
         self._requests = 0
@@ -140,8 +136,12 @@ class Session:
     def cancel(self, first: int, last: int) -> None:
         """Asks that requests ``first`` to ``last`` are not begun. Overtakes what waits on the stream."""
         asked = CancelRequest(lease_id=self._lease.id, session_token=self._lease.session_token, first=first, last=last)
+        with self._guard:
+            self._connected()
+            assert self._channel is not None
+            stub = SessionStub(self._channel)
         with status.rpc_errors(doing="cancelling a request", peer=self._lease.address):
-            self._stub.Cancel(asked, timeout=_CANCEL_SECONDS)
+            stub.Cancel(asked, timeout=_CANCEL_SECONDS)
 
     def close(self) -> None:
         """Ends the session; whoever waits gets an error. Again is nothing."""
@@ -151,7 +151,8 @@ class Session:
                 self._broken = errors.Cancelled("the session is closed", hint="acquire a device again")
         if stream is not None:
             stream.end()
-        self._channel.close()
+        if self._channel is not None:
+            self._channel.close()
         if self._reader is not None and self._reader is not threading.current_thread():
             self._reader.join()
 
@@ -234,7 +235,10 @@ class Session:
 
     def _connect(self) -> Future[Any]:
         """Opens a stream; its greeting goes ahead of everything and is not waited for. The caller holds ``_guard``."""
-        stream = _Stream(self._open)
+        if self._channel is not None:
+            self._channel.close()  # it may hold on to the connection that broke
+        self._channel = channels.open_channel(self._lease.address, self._security, STREAM_OPTIONS)
+        stream = _Stream(self._channel)
         hello = RequestFrame.Hello(
             lease_id=self._lease.id,
             session_token=self._lease.session_token,
@@ -286,11 +290,14 @@ class Session:
 class _Stream:
     """One Open call: what waits to be sent and who waits for an answer."""
 
-    def __init__(self, open_stream: Any) -> None:
+    def __init__(self, channel: grpc.Channel) -> None:
         self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self.pending: deque[Future[Any]] = deque()
-        self._call = open_stream(iter(self._messages()))
-        self.responses: Responses = self._call
+        method = channel.stream_stream(
+            "/crossfarm.v1.Session/Open", request_serializer=encode, response_deserializer=decode_response
+        )
+        self._call = method(self._messages())
+        self.responses: Responses = iter(self._call)
 
     def end(self) -> None:
         self.queue.put(None)

@@ -32,18 +32,18 @@ def upload(session: Session, number: int, shape: tuple[int, ...], dtype: str, vi
     if len(view) <= EAGER_BYTES:
         session.send([allocation, *parts(number, memoryview(bytes(view)))], [])
         return
-    sent: Future[None] = Future(session)
-    todo = [allocation, *parts(number, view, answered=True)]
-    for _ in range(_RESUMES):
+    arrived: int | None = None
+    for broken in range(_RESUMES + 1):
         try:
-            session.send(todo, [sent])
+            if broken:
+                arrived = _arrived(session, number)
+            todo = [allocation] if arrived is None else []
+            sent: Future[None] = Future(session)
+            session.send([*todo, *parts(number, view, first=arrived or 0, answered=True)], [sent])
             return sent.result()
         except errors.Unavailable:
-            arrived = _arrived(session, number)
-        sent = Future(session)
-        todo = [*([allocation] if arrived is None else []), *parts(number, view, first=arrived or 0, answered=True)]
-    session.send(todo, [sent])
-    sent.result()
+            if broken == _RESUMES:
+                raise
 
 
 def upload_constant(session: Session, number: int, shape: tuple[int, ...], dtype: str, view: memoryview) -> bool:

@@ -192,7 +192,7 @@ class Executor:
     # --- calls, the hot path ---
 
     def _run_calls(self, first: int, numbers: Sequence[int], at: int, out: _Out) -> int:
-        """Runs calls from position ``at`` on, until all are done or their answers are due; returns the next position."""
+        """Runs calls from position ``at`` on until all are done or answers are due; returns the next position."""
         get, watchdog, now = self._calls.get, self._watchdog, time.monotonic()
         self._seen = first + len(numbers) - 1
         for position in range(at, len(numbers)):
