@@ -105,6 +105,7 @@ class Core:
             outbox.close(Unavailable("the tracker is stopping", hint="resume when it is back; the lease goes on"))
 
     def now(self) -> int:
+        """Milliseconds of the tracker's clock, as events carry them."""
         return (self._epoch + time.monotonic_ns()) // 1_000_000
 
     def new_key(self) -> str:
@@ -114,6 +115,7 @@ class Core:
         return secrets.token_bytes(32)
 
     def open_stream(self) -> Outbox:
+        """A new stream's number and outbox; close it with ``close_stream``."""
         outbox = Outbox(next(self._numbers))
         self._outboxes[outbox.number] = outbox
         return outbox
@@ -149,7 +151,8 @@ class Core:
             self._fail(failure)
             return
         except Exception as failure:
-            log.exception("the machine failed on one of %s", batch)
+            # Names only: events carry tokens, and logs are read by others.
+            log.exception("the machine failed on one of: %s", ", ".join(type(event).__name__ for event in batch))
             self._fail(InfrastructureError(f"internal error: {type(failure).__name__}: {failure}"))
             return
         for step in steps:
@@ -171,10 +174,10 @@ class Core:
 
     def _notice_stall(self) -> None:
         """While this process stood still nobody was heard, and none of them is to blame: what they said waits in the
-        sockets. So no deadline is judged before everybody has had a silent agent's time to be heard."""
+        sockets. So no deadline is judged before everybody has had the time of two heartbeats to be heard."""
         if self._wanted is not None and self.now() - self._wanted > _STALL_MS:
             log.warning("stood still for %.1f s", (self.now() - self._wanted) / 1000)
-            self._judge_after = self.now() + self.machine.config.dead_after_ms
+            self._judge_after = self.now() + 2 * self.machine.config.heartbeat_interval_ms
             self._wanted = None
 
     def _set_timer(self) -> None:

@@ -63,7 +63,7 @@ class TrackerProcess:
         assert self._process is not None
         psutil.Process(self._process.pid).rlimit(psutil.RLIMIT_FSIZE, (4096, 4096))
 
-    def signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         assert self._process is not None
         self._process.send_signal(number)
 

@@ -115,12 +115,12 @@ def test_a_tracker_that_stood_still_does_not_blame_those_it_could_not_hear(tmp_p
         peers.callback(client.close)
         client.granted()
         silence = threading.Event()
-        tracker.signal(signal.SIGSTOP)
+        tracker.send_signal(signal.SIGSTOP)
         for sequence in range(25):
             agent.heartbeat(sequence)
             client.renew()
             silence.wait(0.1)
-        tracker.signal(signal.SIGCONT)
+        tracker.send_signal(signal.SIGCONT)
         assert client.receive().HasField("renewed")
         client.release()
         assert client.ended().kind == wire.Outcome.RELEASED

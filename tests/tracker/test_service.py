@@ -278,7 +278,7 @@ def test_many_clients_share_few_devices_and_each_gets_one(farm: Farm) -> None:
     farm.agent("crowd", {f"d{i}": {"kind": "cpu"} for i in range(4)})
     holding = deque(farm.client("agent=crowd") for _ in range(4))
     tokens = {client.granted().fencing_token for client in holding}
-    waiting = deque()
+    waiting: deque[Client] = deque()
     for _ in range(20):
         waiting.append(farm.client("agent=crowd"))
         waiting[-1].queued()  # it has its place: the next one comes after it
@@ -359,7 +359,7 @@ def test_a_tracker_that_stops_in_order_tells_its_clients_to_resume(tmp_path: Pat
 
 def test_an_unknown_method_is_plain_grpc_unimplemented(farm: Farm) -> None:
     with open_channel(farm.address) as channel:
-        call = channel.unary_unary("/crossfarm.v1.Tracker/Nothing")
+        call = channel.unary_unary("/crossfarm.v1.Tracker/Nothing", None, None)
         with pytest.raises(grpc.RpcError) as caught:
             call(b"")
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

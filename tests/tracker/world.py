@@ -27,7 +27,7 @@ class World:
         self.saved_devices: dict[str, dict[str, Any]] = {}  # rows, by id
         self.saved_leases: dict[str, dict[str, Any]] = {}
         self.saved_fence = 0
-        self.history: list[tuple[events.Event | None, events.Step]] = []
+        self.history: list[tuple[events.Event, events.Step]] = []
         self._streams = 0
         self._keys = 0
 
