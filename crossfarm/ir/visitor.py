@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from functools import cache
 from typing import Any, TypeVar
 
 from crossfarm.ir.buffer import Buffer, BufferRegion
@@ -22,12 +23,16 @@ _NODES = (Expr, Stmt, Range, BufferRegion, IterVar, MatchBufferRegion)
 N = TypeVar("N", bound=Any)
 
 
+@cache
+def _child_fields(cls: type[Any]) -> tuple[str, ...]:
+    """Names of the fields that may hold children, found once a class: traversals are where compiling spends time."""
+    return tuple(f.name for f in fields(cls) if f.type not in ("str", "int", "float", "Annotations"))
+
+
 def children(node: Node) -> Iterator[Node | Buffer]:
     """Direct children in field order: nodes and buffers, looking into tuples; annotations are not entered."""
-    for f in fields(node):
-        if f.name == "annotations":
-            continue
-        value = getattr(node, f.name)
+    for name in _child_fields(type(node)):
+        value = getattr(node, name)
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, (*_NODES, Buffer)):
                 yield item
@@ -76,18 +81,16 @@ class Mutator:
             stmts = tuple(self.mutate(s) for s in node.stmts)
             return node if all(a is b for a, b in zip(stmts, node.stmts)) else seq(*stmts)
         changed: dict[str, Any] = {}
-        for f in fields(node):
-            if f.name == "annotations":
-                continue
-            value = getattr(node, f.name)
+        for name in _child_fields(type(node)):
+            value = getattr(node, name)
             if isinstance(value, tuple):
                 new: Any = tuple(self.mutate(v) if isinstance(v, (*_NODES, Buffer)) else v for v in value)
                 if any(a is not b for a, b in zip(new, value)):
-                    changed[f.name] = new
+                    changed[name] = new
             elif isinstance(value, (*_NODES, Buffer)):
                 new = self.mutate(value)
                 if new is not value:
-                    changed[f.name] = new
+                    changed[name] = new
         return replace(node, **changed) if changed else node
 
     def mutate_buffer(self, buffer: Buffer) -> Buffer:
