@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
-from compiler_service.passes.simplify import simplify_function
 from crossfarm.ir.arith import const_int, structural_key
 from crossfarm.ir.expr import Binary, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
@@ -34,7 +33,7 @@ class HoistFirstIteration:
 
 def _hoist(func: PrimFunc) -> PrimFunc:
     body = _Hoister().mutate(func.body)
-    return func if body is func.body else simplify_function(replace(func, body=body))
+    return func if body is func.body else replace(func, body=body)
 
 
 class _Hoister(Mutator):
