@@ -23,6 +23,8 @@ from clients.cli import files, output
 from clients.cli.invocation import Invocation, JsonOption, TrackerOption, VerboseOption, of
 from clients.sdk import processes
 from crossfarm.errors import Mismatch, NotFound
+from crossfarm.target import Target
+from crossfarm.wire.channels import is_loopback
 
 if TYPE_CHECKING:
     from clients.sdk.farm import Farm
@@ -36,7 +38,7 @@ _ARM64_ROOT = _CHECKOUT / ".roots" / "arm64"
 
 #: An emulated agent imports numpy and gRPC under emulation before it offers its device.
 _EMULATED_START_SECONDS = 180.0
-_EMULATED_SELECTOR = "arch=aarch64,kind=cpu"
+_AARCH64 = "kind=cpu,arch=aarch64"
 
 
 @dataclass(frozen=True)
@@ -118,10 +120,10 @@ def demo(
         raise NotFound(f"the demo's programs are not at {_EXAMPLES}", hint="run it from a checkout of the repository")
     rows = []
     with invocation.connect() as farm:
-        local = next((device for device in farm.devices("kind=cpu") if device.state != "offline"), None)
-        selectors = [f"id={local.id}" if local is not None else "kind=cpu"]
+        here = f"kind=cpu,arch={Target.detect().attributes['arch']}"
+        selectors = [here if farm.devices(here) else "kind=cpu"]
         with _aarch64_device(farm, invocation, required=require_aarch64) as there:
-            if there is not None and there not in selectors:
+            if there is not None:
                 selectors.append(there)
             for selector in selectors:
                 for case in CASES:
@@ -177,11 +179,11 @@ def _aarch64_device(farm: Farm, invocation: Invocation, *, required: bool) -> It
 
     None where there is neither; with ``required`` that is NotFound.
     """
-    attached = [device for device in farm.devices(_EMULATED_SELECTOR) if device.state not in ("offline", "unhealthy")]
+    attached = [device for device in farm.devices(_AARCH64) if device.state not in ("offline", "unhealthy")]
     if attached:
-        yield f"id={attached[0].id}"
+        yield _AARCH64
         return
-    if not _ARM64_ROOT.is_dir():
+    if not (_ARM64_ROOT.is_dir() and is_loopback(farm.address)):  # a farm of others is not the place for an emulator
         missing = "no aarch64 device is attached, and there is no arm64 root to emulate one with"
         step = "run make arm64-root once, or attach a board: crossfarm agent serve --tracker HOST:PORT"
         if required:

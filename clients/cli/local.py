@@ -26,6 +26,9 @@ def up(
         str, typer.Option("--agent-devices", metavar="DRIVER,…", help="What the agent offers: cpu, reference, null.")
     ] = "cpu",
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow plaintext beyond loopback.")] = False,
+    advertise: Annotated[
+        str, typer.Option(metavar="HOST", help="How other machines call this one.", show_default="the host's name")
+    ] = "",
     json: JsonOption = False,
     verbose: VerboseOption = False,
 ) -> None:
@@ -35,7 +38,8 @@ def up(
     """
     output = of(ctx).output
     if detach:
-        arguments = ["--listen", listen, "--agent-devices", devices, *(["--insecure"] if insecure else [])]
+        arguments = ["--listen", listen, "--agent-devices", devices, "--advertise", advertise]
+        arguments += ["--insecure"] if insecure else []
         with output.progress("starting the farm"):
             running = supervised.start_detached(arguments)
         if json:
@@ -46,7 +50,9 @@ def up(
     supervised.refuse_second()
     stop = StopSignal()
     stop.install()
-    farm = supervised.SupervisedFarm(listen=listen, devices=devices, insecure=insecure, report=output.note)
+    farm = supervised.SupervisedFarm(
+        listen=listen, devices=devices, insecure=insecure, advertise=advertise, report=output.note
+    )
     farm.run(stop)
 
 

@@ -1,14 +1,17 @@
 """The ``crossfarm`` command: its groups, and how it ends.
 
 Exit codes: 0 done; 1 the program or the request is wrong; 2 the command line or the configuration is wrong; 3 the farm
-failed, worth retrying; 130 interrupted. A failure prints its message and the next step on standard error, and with
-``--json`` also ``{"error": …}`` as the one document on standard output.
+failed, worth retrying; 128 and the signal's number for a command that was interrupted (130 for Ctrl-C). A failure
+prints its message and the next step on standard error, and with ``--json`` also ``{"error": …}`` as the one document
+on standard output.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from typing import Annotated
 
 import typer
@@ -17,8 +20,6 @@ from clients.cli import bench, build, demo, devices, inspect, local, run, serve
 from clients.cli.invocation import Invocation, TrackerOption, VerboseOption
 from crossfarm._version import __version__
 from crossfarm.errors import Error, InfrastructureError, UsageError
-
-_EXIT_INTERRUPTED = 130
 
 app = typer.Typer(
     name="crossfarm",
@@ -51,6 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     invocation = Invocation()
     try:
+        _exit_on_termination()
         status = app(arguments, prog_name="crossfarm", standalone_mode=False, obj=invocation)
         sys.stdout.flush()  # a reader that went away shows here, not at interpreter exit
         return status if isinstance(status, int) else 0
@@ -64,13 +66,27 @@ def main(arguments: list[str] | None = None) -> int:
         return failure.exit_code
     except (KeyboardInterrupt, typer.Abort):
         invocation.output.note("interrupted")
-        return _EXIT_INTERRUPTED
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as failure:  # noqa: BLE001 - the boundary: never a bare traceback
         invocation.output.error(failure, verbose=invocation.verbose)
         return InfrastructureError.exit_code
+
+
+def _exit_on_termination() -> None:
+    """SIGTERM and SIGHUP unwind as Ctrl-C does: a cancelled CI job gives its device back before it goes."""
+
+    def terminate(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so it stays
+            signal.signal(number, terminate)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from clients.sdk import places, runfile
@@ -100,6 +100,8 @@ def resolve(
             return Settings(_checked(said, source), source, security=credentials)
     running = runfile.read()
     if running is not None:
+        if running.insecure and security is None:
+            credentials = replace(credentials, insecure=True)
         return Settings(running.tracker, "crossfarm up", compiler=running.compiler, security=credentials)
     if file.tracker:
         return Settings(_checked(file.tracker, str(path)), str(path), security=credentials)

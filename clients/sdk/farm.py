@@ -142,7 +142,7 @@ class Farm:
         self._compiler: Compiler | None = None
         self._checked = False
         self._lock = threading.Lock()
-        self._leases: weakref.WeakSet[Lease] = weakref.WeakSet()
+        self._devices: weakref.WeakSet[Device] = weakref.WeakSet()
         _OPEN_FARMS.add(self)
 
     @property
@@ -232,12 +232,13 @@ class Farm:
             self._tracker, request, peer=self.address, on_queued=on_queued, outage_seconds=self._outage.patience
         )
         self._outage.answered()
-        self._leases.add(lease)
         try:
-            return Device(lease, farm=self)
+            device = Device(lease, farm=self)
         except BaseException:
             lease.release()
             raise
+        self._devices.add(device)
+        return device
 
     def devices(self, selector: str = "") -> list[DeviceInfo]:
         """The devices that meet ``selector``, by id, whatever their state. Raises InvalidSelector."""
@@ -262,9 +263,9 @@ class Farm:
         return self.compiler.store(artifact)
 
     def close(self) -> None:
-        """Releases every lease, ends the connections, takes a private farm down; again is nothing."""
-        for lease in list(self._leases):
-            lease.release()
+        """Gives every device back, ends the connections, takes a private farm down; again is nothing."""
+        for device in list(self._devices):
+            device.close()
         with self._lock:
             compiler, self._compiler = self._compiler, None
         if compiler is not None:

@@ -6,11 +6,15 @@ Knowing the ports first lets the three start side by side, and lets one that die
 from __future__ import annotations
 
 import os
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
 from clients.sdk.processes import PortReservation, Program
 from crossfarm.wire.channels import split_address
+
+#: Hosts that stand for every address of this machine, and what this machine itself calls there.
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class LocalFarm:
         devices: str = "cpu",
         agent_name: str = "",
         insecure: bool = False,
+        advertise: str = "",
     ) -> LocalFarm:
         """Reserves the ports and writes down the commands.
 
@@ -48,11 +53,14 @@ class LocalFarm:
             devices: drivers that the agent offers, separated by commas.
             agent_name: unique in the farm, the host's name by default.
             insecure: allow plaintext beyond loopback.
+            advertise: the name by which other machines call this one, where ``listen`` is every address of it; by
+                default the host's.
         Raises:
             UsageError: a port is taken, or an address is none.
         """
         host = listen.rpartition(":")[0]
-        split_address(listen)
+        everywhere = split_address(listen)[0] in _EVERYWHERE
+        called = (advertise or socket.gethostname()) if everywhere else host
         tracker = PortReservation(listen)
         try:
             compiler = PortReservation(compiler_listen or f"{host}:0")
@@ -66,12 +74,13 @@ class LocalFarm:
         programs = (
             Program.module(
                 "tracker", "tracker", "--listen", tracker.address, "--state", str(state / "tracker-state"),
-                "--compiler", compiler.address, *extra,
+                "--compiler", f"{called}:{split_address(compiler.address)[1]}", *extra,
             ),
             Program.module("compiler", "compiler_service", "--listen", compiler.address, "--store", str(store), *extra),
             Program.module(
                 "agent", "device_agent", "--tracker", _callable(tracker.address), "--state", str(state / "agent-state"),
                 "--devices", devices, "--host", split_address(listen)[0], *name, *extra,
+                *(["--advertise", called] if everywhere else []),
             ),
         )  # fmt: skip
         return LocalFarm(_callable(tracker.address), _callable(compiler.address), programs, (tracker, compiler))
@@ -85,7 +94,7 @@ class LocalFarm:
 def _callable(address: str) -> str:
     """The address under which this machine calls a service that listens on ``address``."""
     host, port = split_address(address)
-    return {"0.0.0.0": f"127.0.0.1:{port}", "::": f"[::1]:{port}"}.get(host, address)
+    return f"{_EVERYWHERE[host]}:{port}" if host in _EVERYWHERE else address
 
 
 def user_name() -> str:

@@ -24,6 +24,7 @@ class RunningFarm:
         tracker, compiler: host:port of its services.
         pid, started: the supervising process, and when it started (seconds since 1970, as the system tells it).
         directory: its state and logs.
+        insecure: it was started to be reached beyond loopback in plaintext.
     """
 
     tracker: str
@@ -31,6 +32,7 @@ class RunningFarm:
     pid: int
     started: float
     directory: str
+    insecure: bool = False
 
     @property
     def alive(self) -> bool:

@@ -22,7 +22,8 @@ from clients.sdk import places, processes, runfile
 from clients.sdk.embedded import START_SECONDS
 from clients.sdk.processes import Child, Program
 from clients.sdk.programs import LocalFarm
-from crossfarm.errors import InfrastructureError, UsageError
+from crossfarm.errors import InfrastructureError, PermissionDenied, UsageError
+from crossfarm.wire.channels import is_loopback
 from crossfarm.wire.serving import StopSignal
 
 _WATCH_SECONDS = 0.1
@@ -59,6 +60,7 @@ class SupervisedFarm:
         listen: str = "127.0.0.1:0",
         devices: str = "cpu",
         insecure: bool = False,
+        advertise: str = "",
         report: Callable[[str], None] = print,
     ) -> None:
         """
@@ -66,11 +68,13 @@ class SupervisedFarm:
             listen: the tracker's host:port; port 0 for any.
             devices: the agent's drivers, separated by commas.
             insecure: allow plaintext beyond loopback.
+            advertise: the name by which other machines call this one, by default the host's.
             report: told of starts and restarts, in words.
         """
         self._listen = listen
         self._devices = devices
         self._insecure = insecure
+        self._advertise = advertise
         self._report = report
         self._directory = places.state_dir() / "farm"
         self._policies: dict[str, RestartPolicy] = {}
@@ -81,8 +85,15 @@ class SupervisedFarm:
 
         Raises:
             UsageError: a farm of this user runs already, or the address cannot be had.
+            PermissionDenied: the address is beyond loopback, without ``insecure``.
             InfrastructureError: a program does not start, or keeps dying; the message ends with its log.
         """
+        if not (self._insecure or is_loopback(self._listen)):
+            raise PermissionDenied(
+                f"refusing to serve {self._listen} in plaintext: it is not a loopback address",
+                hint="with TLS start the programs one by one, see crossfarm tracker serve --help; "
+                "in a network that you trust add --insecure",
+            )
         self._directory.mkdir(parents=True, exist_ok=True)
         with _Lock(self._directory / "lock"):
             plan = LocalFarm.plan(
@@ -91,6 +102,7 @@ class SupervisedFarm:
                 listen=self._listen,
                 devices=self._devices,
                 insecure=self._insecure,
+                advertise=self._advertise,
             )
             try:
                 self._children = processes.start_all(plan.programs, self._directory)
@@ -102,13 +114,13 @@ class SupervisedFarm:
                         os.getpid(),
                         runfile.start_time(os.getpid()),
                         str(self._directory),
+                        insecure=self._insecure,
                     )
                 )
                 self._report(f"the farm runs: tracker {plan.tracker}, logs in {self._directory}")
                 self._watch(stop)
             finally:
                 runfile.remove()
-                # the agent first loses its tracker otherwise, and spends its last second calling it
                 processes.stop_all(self._children)
                 plan.release_ports()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,8 +19,8 @@ def signature() -> Signature:
     """f(A: float32[n, 4], B: int8[n + 1], s: float32, k: int32) -> C: float32[n]"""
     symbols = {"n": 0}
 
-    def buffer(name: str, dtype: str, role: Parameter.Role.ValueType, *shape: object) -> Parameter:
-        extents = [expression(extent, symbols) for extent in shape]  # type: ignore[arg-type]
+    def buffer(name: str, dtype: str, role: Parameter.Role, *shape: int | str | tuple[object, ...]) -> Parameter:
+        extents = [expression(extent, symbols) for extent in shape]
         return Parameter(name=name, kind=Parameter.BUFFER, dtype=dtype, role=role, shape=extents)
 
     return Signature(
@@ -37,36 +38,36 @@ def signature() -> Signature:
     )
 
 
-def arguments(*given: str, sizes: tuple[str, ...] = (), seed: int = 0) -> list[object]:
+def arguments(*given: str, sizes: tuple[str, ...] = (), seed: int = 0) -> list[Any]:
     return Inputs(signature(), given, sizes, seed=seed).arguments()
 
 
 def test_values_are_written_by_shape_dtype_and_numbers() -> None:
     a, b, s, k = arguments("A=1x4xf32=1, 2,3 4", "B=2xi8=-1,0x7f", "s=2.5", "3=-7")
-    np.testing.assert_array_equal(a, np.array([[1, 2, 3, 4]], np.float32))  # type: ignore[arg-type]
-    np.testing.assert_array_equal(b, np.array([-1, 127], np.int8))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(a, np.array([[1, 2, 3, 4]], np.float32))
+    np.testing.assert_array_equal(b, np.array([-1, 127], np.int8))
     assert (s, k) == (2.5, -7)
 
 
 def test_one_value_fills_the_array() -> None:
     a, *_ = arguments("A=3x4xf32=0.5")
-    np.testing.assert_array_equal(a, np.full((3, 4), 0.5, np.float32))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(a, np.full((3, 4), 0.5, np.float32))
 
 
 def test_a_file_gives_the_array(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.arange(8, dtype=np.float32).reshape(2, 4))
     a, b, *_ = arguments(f"A=@{tmp_path / 'a.npy'}")
-    assert a.shape == (2, 4)  # type: ignore[attr-defined]
-    assert b.shape == (3,)  # type: ignore[attr-defined]
+    assert a.shape == (2, 4)
+    assert b.shape == (3,)
 
 
 def test_random_inputs_take_their_sizes_from_what_is_given_and_repeat_with_the_seed() -> None:
     first, again, other = (arguments(sizes=("n=5",), seed=seed) for seed in (1, 1, 2))
-    assert first[0].shape == (5, 4)  # type: ignore[attr-defined]
-    assert first[1].shape == (6,)  # type: ignore[attr-defined]
-    assert first[1].dtype == np.int8  # type: ignore[attr-defined]
-    np.testing.assert_array_equal(first[0], again[0])  # type: ignore[arg-type]
-    assert not np.array_equal(first[0], other[0])  # type: ignore[arg-type]
+    assert first[0].shape == (5, 4)
+    assert first[1].shape == (6,)
+    assert first[1].dtype == np.int8
+    np.testing.assert_array_equal(first[0], again[0])
+    assert not np.array_equal(first[0], other[0])
 
 
 def test_a_size_that_nothing_defines_is_asked_for() -> None:

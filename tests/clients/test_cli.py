@@ -258,15 +258,17 @@ def test_script_and_sources_come_out_of_an_artifact(
     assert all((tmp_path / "out" / name).stat().st_size for name in written)
 
 
-def test_an_interrupted_command_releases_its_device_and_exits_130(farm: Farm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_command_releases_its_device_at_once(farm: Farm, tmp_path: Path, number: signal.Signals) -> None:
     path = write(tmp_path, programs.ENDLESS)
     command = [sys.executable, "-m", "clients.cli.main", "run", str(path), "-i", "A=4xi32=0", "--tracker", farm.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
         while farm.devices()[0].state != "leased":
             assert ran.poll() is None, ran.stderr.read() if ran.stderr else ""
-        ran.send_signal(signal.SIGINT)
+        ran.send_signal(number)
         out, err = ran.communicate(timeout=20)
-    assert ran.returncode == 130, err
+    assert farm.devices()[0].state != "leased"
+    assert ran.returncode == 128 + number, err
     assert "Traceback" not in err
     assert out == ""
     assert still_works(farm)
