@@ -15,6 +15,15 @@ from tracker.store import device_of, device_row, lease_of, lease_row
 CPU = {"kind": "cpu", "arch": "x86_64"}
 BOARD = {"kind": "cpu", "arch": "aarch64"}
 
+#: The devices of an agent "a" that has one, or two.
+ONE = {"a/cpu": CPU}
+TWO = {"a/cpu": CPU, "a/board": BOARD}
+
+
+def kinds(messages: list[object]) -> list[str]:
+    """The names of messages and errors."""
+    return [type(message).__name__ for message in messages]
+
 
 class World:
     """Drives one machine. Streams are numbers that rise; each method posts one event and returns its step."""
