@@ -16,6 +16,7 @@ from typing import Any
 
 from crossfarm import errors
 from crossfarm.artifact import Artifact, DeviceCapabilities, select_variant
+from crossfarm.target import Target
 from crossfarm.wire import channels
 from crossfarm.wire.tensors import STREAM_OPTIONS
 from crossfarm.wire.v1.artifact_pb2 import Variant
@@ -56,6 +57,9 @@ class Worker:
         self._options = options
         self._name = str(json.loads(options.device_json).get("id") or options.driver)
         self._device = drivers.get(options.driver).open_device(options.device_index)
+        # Asked of the system now, while nobody waits: the first load of a lease finds it ready.
+        self._capabilities = [DeviceCapabilities.of_host(runtime) for runtime in self._device.runtimes]
+        Target.from_proto(Target.detect().to_proto())
         self._service = SessionService(lambda connected: control.emit("client", connected=connected))
         self._server = channels.new_server(threads=_THREADS, name="session", extra_options=STREAM_OPTIONS)
         self._service.add_to(self._server)
@@ -96,9 +100,9 @@ class Worker:
     def _load(self, data: bytes) -> tuple[Program, Variant, int]:
         artifact = Artifact.from_bytes(data, what="the artifact")
         reasons = []
-        for runtime in self._device.runtimes:
+        for capabilities in self._capabilities:
             try:
-                variant = select_variant(artifact, DeviceCapabilities.of_host(runtime))
+                variant = select_variant(artifact, capabilities)
             except errors.IncompatibleArtifact as failure:
                 reasons.append(failure)
                 continue
