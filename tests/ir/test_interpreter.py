@@ -341,6 +341,20 @@ def test_returning_ends_the_function() -> None:
     assert data.tolist() == [1, 0]
 
 
+@pytest.mark.parametrize("in_order", [False, True])
+def test_the_deepest_programs_allowed_do_not_exhaust_the_stack(in_order: bool) -> None:
+    a = buffer("A", 1)
+    value: Expr = load(a, 0)
+    for n in range(90):
+        value = op("add", Let(Var(f"x{n}", "float32"), f32(1), value), f32(1))
+    nest: Stmt = store(a, f32(5), 0)
+    for n in range(190):
+        nest = loop(Var(f"i{n}"), 1, nest)
+    data = np.zeros(1, "float32")
+    run(module(SeqStmt((nest, store(a, value, 0))), a), data, in_order=in_order)
+    assert data.tolist() == [95]
+
+
 # --- errors of the program and of the caller
 
 

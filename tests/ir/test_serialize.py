@@ -335,6 +335,31 @@ def test_no_cut_or_copy_of_the_content_does_either(start: int, stop: int, to: in
         return
 
 
+hostile = st.tuples(st.integers(0, 1 << 16), st.integers(0, 7), st.sampled_from([0, 1, 2, 3, 7, 13, 40, 259, 1 << 31]))
+
+
+@given(st.lists(hostile, min_size=1, max_size=4))
+@settings(max_examples=200, deadline=None)
+def test_no_number_in_an_intact_table_does(changes: list[tuple[int, int, int]]) -> None:
+    message = ir_pb2.Module.FromString(PAYLOAD)
+    for position, which, value in changes:
+        node = message.nodes[position % len(message.nodes)]
+        content = getattr(node, node.WhichOneof("node") or "")
+        numbers = [f for f in getattr(content, "DESCRIPTOR", ir_pb2.Node.NoneValue.DESCRIPTOR).fields
+                   if f.cpp_type == f.CPPTYPE_UINT32]  # fmt: skip
+        if not numbers:
+            continue
+        field = numbers[which % len(numbers)]
+        if field.is_repeated:
+            getattr(content, field.name).append(value)
+        else:
+            setattr(content, field.name, value)
+    try:
+        serialize.loads(tampered(message.SerializeToString()), check=True)
+    except Error:
+        return
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_at_all_do(data: bytes) -> None:
     for candidate in (data, tampered(data), EVERYTHING + data, EVERYTHING[: len(data)] + data):

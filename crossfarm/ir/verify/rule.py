@@ -16,16 +16,12 @@ Check = Callable[[Any, Any], "str | None"]
 
 @dataclass(frozen=True)
 class Rule:
-    """``check(node, scope)`` returns what is wrong in words, or None; its docstring is the rule.
-
-    ``printable`` says that a node that breaks it still has a text.
-    """
+    """``check(node, scope)`` returns what is wrong in words, or None; its docstring is the rule."""
 
     name: str
     about: tuple[type, ...]
     hint: str
     check: Check
-    printable: bool = True
 
 
 #: Every rule by name, in the order in which they are tried.
@@ -33,13 +29,13 @@ RULES: dict[str, Rule] = {}
 _BY_NODE: dict[type, list[Rule]] = {}
 
 
-def rule(name: str, *about: type, hint: str = "", printable: bool = True) -> Callable[[Check], Check]:
+def rule(name: str, *about: type, hint: str = "") -> Callable[[Check], Check]:
     """Registers the decorated function as the rule ``name`` about nodes of the classes ``about``."""
 
     def register(check: Check) -> Check:
         if name in RULES:
             raise ValueError(f"there are two rules named {name!r}")
-        RULES[name] = Rule(name, about, hint, check, printable)
+        RULES[name] = Rule(name, about, hint, check)
         for cls in about:
             _BY_NODE.setdefault(cls, []).append(RULES[name])
         return check
@@ -57,7 +53,7 @@ def apply_rules(node: Any, scope: Any) -> None:
 
 def fail(broken: Rule, problem: str, function: str, node: Any = None) -> NoReturn:
     """Raises the VerifyError for a broken rule; ``node`` is printed where it is given."""
-    shown = f"\n  in: {_printed(node)}" if node is not None and broken.printable else ""
+    shown = f"\n  in: {_printed(node)}" if node is not None else ""
     where = f"function {function!r}: " if function else ""
     raise VerifyError(
         f"{where}{problem} (rule {broken.name}){shown}",
@@ -69,6 +65,9 @@ def fail(broken: Rule, problem: str, function: str, node: Any = None) -> NoRetur
 def _printed(node: Any) -> str:
     from crossfarm.ir.printer import print_node  # the printer imports the IR; messages alone need it
 
-    text = print_node(node).strip()
+    try:
+        text = print_node(node).strip()
+    except RecursionError:  # MAX_DEPTH bounds nesting, not the stack the caller has left
+        return f"{type(node).__name__}, too deep to print here"
     text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
     return text.replace("\n", "\n      ")

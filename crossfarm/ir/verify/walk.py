@@ -41,6 +41,15 @@ def node_types(node: Any, scope: Any) -> str | None:
     return problem
 
 
+@rule("axis-count", hint="bind each axis to one value")
+def axis_count(node: Any, scope: Any) -> str | None:
+    """A block gets one value for each of its axes."""
+    if not isinstance(node, BlockRealize):
+        return None
+    axes, values = len(node.block.iter_vars), len(node.iter_values)
+    return None if axes == values else f"block {node.block.name} has {axes} axes and {values} values for them"
+
+
 @rule("nesting-depth", hint="split the expression with T.let, or the function in two")
 def nesting_depth(depth: int, scope: Any) -> str | None:
     """Nothing nests deeper than MAX_DEPTH, so that passes may recurse."""
@@ -73,11 +82,11 @@ def _declares_dtype(node: Any) -> bool:
 
 
 def _check_types(function: str, roots: Iterable[Any]) -> None:
-    """First of all: fields, dtypes and depth, which all other rules rely on."""
+    """First of all: depth, fields, dtypes and counts, which all other rules and the printer rely on."""
     stack = [(root, 1) for root in roots]
     while stack:
         node, depth = stack.pop()
-        for name, about in (("nesting-depth", depth), ("node-types", node)):
+        for name, about in (("nesting-depth", depth), ("node-types", node), ("axis-count", node)):
             problem = RULES[name].check(about, None)
             if problem is not None:
                 fail(RULES[name], problem, function)
