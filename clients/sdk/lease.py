@@ -98,18 +98,29 @@ class Lease:
         info: the device as the tracker described it when it granted the lease.
     """
 
-    def __init__(self, tracker: TrackerStub, request: LeaseRequest, *, peer: str, outage_seconds: float) -> None:
+    def __init__(
+        self,
+        tracker: TrackerStub,
+        request: LeaseRequest,
+        *,
+        peer: str,
+        outage_seconds: float,
+        clock: Callable[[], float],
+    ) -> None:
         self._tracker = tracker
         self._request = request
         self._peer = peer
         self._outage_seconds = outage_seconds
-        self._opened = time.monotonic()
+        self._clock = clock
+        self._opened = clock()
         self._contact = self._opened  # when the tracker last said something
+        self._lost = self._opened  # when the stream last broke, having worked before
         self._changed = threading.Condition()
         self._positions: list[QueuePosition] = []
         self._grant: pb.AcquireEvent.Granted | None = None
         self._ttl = 0.0
         self._releasing = threading.Event()
+        self._abandoned = False
         self._final = pb.Outcome(kind=pb.Outcome.RELEASED)
         self._over = False
         self._error: Error | None = None
@@ -125,6 +136,7 @@ class Lease:
         peer: str = "",
         on_queued: Callable[[QueuePosition], None] | None = None,
         outage_seconds: float = OUTAGE_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
     ) -> Lease:
         """Waits for a device and returns its lease. Safe to interrupt: whatever was asked for is taken back.
 
@@ -133,12 +145,13 @@ class Lease:
             peer: the tracker's address, for messages.
             on_queued: told, in the calling thread, each time the place in the queue changes.
             outage_seconds: how long a tracker that does not answer is tried.
+            clock: seconds, for tests.
         Raises:
             NoSuchDevice, InvalidSelector: as the tracker says.
             Timeout: no device came free within ``request.timeout``.
             Unavailable: the tracker cannot be reached.
         """
-        lease = Lease(tracker, request, peer=peer, outage_seconds=outage_seconds)
+        lease = Lease(tracker, request, peer=peer, outage_seconds=outage_seconds, clock=clock)
         lease._thread.start()
         try:
             lease._wait_for_grant(on_queued)
@@ -195,6 +208,7 @@ class Lease:
         self._thread.join(RELEASE_SECONDS)
         if self._thread.is_alive():
             with self._changed:
+                self._abandoned = True
                 if self._call is not None:
                     self._call.cancel()
             self._thread.join(RELEASE_SECONDS)
@@ -217,7 +231,7 @@ class Lease:
         patience = None if self._request.timeout is None else self._request.timeout + self._outage_seconds
         while True:
             with self._changed:
-                left = None if patience is None else max(0.0, self._opened + patience - time.monotonic())
+                left = None if patience is None else max(0.0, self._opened + patience - self._clock())
                 heard = self._changed.wait_for(lambda: self._over or self._grant is not None or self._positions, left)
                 if not heard:  # the tracker keeps the time of the wait; one that hangs does not
                     raise Unavailable(f"{_DOING}: the tracker at {self._peer} took the request and went silent")
@@ -239,10 +253,11 @@ class Lease:
             if failure is None or not _is_outage(failure):
                 return self._end(None if failure is None else status.error_of(failure, doing=_DOING, peer=self._peer))
             if self._contact != before:
+                self._lost = self._clock()
                 pause = _FIRST_RETRY_SECONDS
-            if self._releasing.is_set() and (self._grant is None or pause > _FIRST_RETRY_SECONDS):
+            if self._releasing.is_set() and (self._grant is None or self._abandoned or pause > _FIRST_RETRY_SECONDS):
                 return self._end(None)  # nothing was granted, or one more call did not reach the tracker either
-            if time.monotonic() + pause > self._give_up_at():
+            if self._clock() + pause > self._give_up_at():
                 return self._end(self._outage_error(failure))
             self._releasing.wait(pause)
             pause = min(2 * pause, _LAST_RETRY_SECONDS)
@@ -259,7 +274,7 @@ class Lease:
             self._call = call
         try:
             for event in call:
-                self._contact = time.monotonic()
+                self._contact = self._clock()
                 if self._heard(event, outbox):
                     return None
             return None if self._releasing.is_set() else _StreamEnded()
@@ -278,7 +293,7 @@ class Lease:
             )
             return pb.AcquireRequest(resume=resume)
         timeout = self._request.timeout
-        left = None if timeout is None else max(0.0, self._opened + timeout - time.monotonic())
+        left = None if timeout is None else max(0.0, self._opened + timeout - self._clock())
         return pb.AcquireRequest(open=self._request.to_open(left))
 
     def _farewell(self) -> pb.Outcome | None:
@@ -318,11 +333,11 @@ class Lease:
     def _give_up_at(self) -> float:
         if self._grant is not None:
             return self._contact + self._ttl
-        end = self._contact + self._outage_seconds
+        end = self._lost + self._outage_seconds
         return end if self._request.timeout is None else min(end, self._opened + self._request.timeout)
 
     def _outage_error(self, failure: grpc.RpcError) -> Error:
-        silent = time.monotonic() - self._contact
+        silent = self._clock() - self._contact
         if self._grant is not None:
             return LeaseLost(
                 f"lost contact with the tracker at {self._peer} for {silent:.1f} s: the lease on "

@@ -108,11 +108,18 @@ def acquire(tracker: TrackerStub, farm: Farm, **request: object) -> Lease:
 class Waiting(threading.Thread):
     """A second client that waits for the device."""
 
-    def __init__(self, tracker: TrackerStub, farm: Farm, on_queued: Callable[[QueuePosition], None] | None = None):
+    def __init__(
+        self,
+        tracker: TrackerStub,
+        farm: Farm,
+        on_queued: Callable[[QueuePosition], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         super().__init__(name="second-client")
         self._tracker = tracker
         self._farm = farm
         self._on_queued = on_queued
+        self._clock = clock
         self.queued = threading.Event()
         self.lease: Lease | None = None
         self.failure: BaseException | None = None
@@ -121,7 +128,9 @@ class Waiting(threading.Thread):
     def run(self) -> None:
         request = LeaseRequest(selector=ONE_DEVICE, timeout=30, client="you@there")
         try:
-            self.lease = Lease.acquire(self._tracker, request, peer=self._farm.address, on_queued=self._heard)
+            self.lease = Lease.acquire(
+                self._tracker, request, peer=self._farm.address, on_queued=self._heard, clock=self._clock
+            )
         except (Unavailable, Timeout, KeyboardInterrupt) as failure:
             self.failure = failure
 
@@ -204,6 +213,21 @@ def test_a_request_that_waits_lives_on_over_a_tracker_that_is_killed(mortal: Far
             second = Waiting(tracker, mortal)
             assert second.queued.wait(10)
             second.queued.clear()
+            mortal.kill_tracker()
+            mortal.start_tracker()
+            until(lambda: device(tracker).lease_id == first.id)
+        second.join()
+        assert second.lease is not None, second.failure
+        second.lease.release()
+
+
+def test_a_wait_of_hours_does_not_count_as_an_outage(mortal: Farm) -> None:
+    hours = 0.0
+    with calling(mortal) as tracker:
+        with acquire(tracker, mortal) as first:
+            second = Waiting(tracker, mortal, clock=lambda: time.monotonic() + hours * 3600)
+            assert second.queued.wait(10)
+            hours = 0.005  # within the request's own limit, beyond any outage
             mortal.kill_tracker()
             mortal.start_tracker()
             until(lambda: device(tracker).lease_id == first.id)
