@@ -74,14 +74,23 @@ def extent_between(start: Expr | int | float, stop: Expr | int | float) -> tuple
     return first, simplify(ops.sub(last, first))
 
 
-def key(node: Any) -> Hashable:
-    """A value equal for two expressions exactly when they are the same tree over the same variables and buffers."""
+def key(node: Any, bound: tuple[Var, ...] = ()) -> Hashable:
+    """A value equal for two expressions exactly when they are the same tree over the same variables and buffers.
+
+    Args:
+        bound: variables of the lets around ``node``, which count by their position and not by identity.
+    """
+    if isinstance(node, Var) and node in bound:
+        return bound.index(node), node.dtype
     if isinstance(node, (Var, Buffer)):
         return id(node)
     if isinstance(node, tuple):
-        return tuple(key(item) for item in node)
+        return tuple(key(item, bound) for item in node)
+    if isinstance(node, Let):
+        inner = (*bound, node.var)
+        return "Let", key(node.value, bound), key(node.var, inner), key(node.body, inner)
     if isinstance(node, (Expr, Range)):
-        return (type(node).__name__, *(key(getattr(node, f.name)) for f in fields(node)))  # type: ignore[arg-type]
+        return (type(node).__name__, *(key(getattr(node, f.name), bound) for f in fields(node)))  # type: ignore[arg-type]
     return repr(node)
 
 
@@ -217,7 +226,7 @@ class _Collector(Visitor):
     def _interval(self, value: Expr) -> Interval | None:
         """Smallest and largest value over the loops inside the block, or None where that cannot be told."""
         if isinstance(value, Ramp):
-            last = ops.add(value.base, ops.mul(value.stride, value.lanes - 1))
+            last = simplify(ops.add(value.base, ops.mul(value.stride, value.lanes - 1)))
             ends = [self._interval(value.base), self._interval(last)]
             if ends[0] is None or ends[1] is None or not isinstance(value.stride, IntImm):
                 return None
@@ -232,7 +241,7 @@ class _Collector(Visitor):
             a, b = self._interval(value.a), self._interval(value.b)
             if a is None or b is None:
                 return None
-            return ops.binary(value.op, a[0], b[0]), ops.binary(value.op, a[1], b[1])
+            return _extreme(value.op, a[0], b[0]), _extreme(value.op, a[1], b[1])
         if isinstance(value, Binary) and value.op in ("floordiv", "floormod"):
             return self._division(value)
         return None
@@ -266,6 +275,12 @@ class _Collector(Visitor):
 
         Find().visit(value)
         return found
+
+
+def _extreme(op: str, a: Expr, b: Expr) -> Expr:
+    if isinstance(a, IntImm) and isinstance(b, IntImm):
+        return a if (a.value <= b.value) == (op == "min") else b
+    return ops.binary(op, a, b)
 
 
 def _floordiv(value: Expr, by: int) -> Expr:

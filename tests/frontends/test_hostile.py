@@ -87,7 +87,7 @@ MONSTERS = {
     "unary minus": "-" * DEEP + "x",
     "not": "not " * DEEP + "p",
     "sum": "x" + " + x" * DEEP,
-    "comparison": "x" + " < x" * 2 * DEEP,
+    "comparison": "x" + " < x" * DEEP,
     "attributes": "x" + ".a" * DEEP,
     "subscripts": "A" + "[0]" * DEEP,
     "calls": "T.exp(" * DEEP + "x" + ")" * DEEP,
