@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+import crossfarm as cf
 from tests.conftest import ROOT
 
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\(([^)#\s]*)(?:#([^)\s]+))?\)")
-#: A console command starts a private farm and takes it down again.
 COMMAND_SECONDS = 60
 
 
@@ -33,11 +33,11 @@ def with_some(documents: list[Path], language: str) -> list[Path]:
     return [document for document in documents if blocks(document, language)]
 
 
-def run(command: list[str], directory: Path) -> None:
+def run(command: list[str], directory: Path, tracker: str = "embedded") -> None:
     environment = {
         **os.environ,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-        "CROSSFARM_TRACKER": "embedded",
+        "CROSSFARM_TRACKER": tracker,
         "CROSSFARM_CONFIG": str(directory / "config.toml"),
         "CROSSFARM_STATE": str(directory / "state"),
         "CROSSFARM_CACHE": str(directory / "cache"),
@@ -65,8 +65,9 @@ def test_python_in_the_documents_runs(document: Path, checkout: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("document", with_some(DOCUMENTS, "console"), ids=lambda path: path.name)
 def test_commands_in_the_documents_run(document: Path, checkout: Path) -> None:
-    for command in commands(document):
-        run(shlex.split(command), checkout)
+    with cf.connect("embedded") as farm:
+        for command in commands(document):
+            run(shlex.split(command), checkout, tracker=farm.address)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
