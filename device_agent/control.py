@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import random
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import grpc
 from crossfarm import _version, errors
 from crossfarm.compat import versions
 from crossfarm.wire import channels, status
-from crossfarm.wire.v1.tracker_pb2 import AgentMessage, DeviceInfo, Heartbeat, Register, TrackerMessage
+from crossfarm.wire.v1.tracker_pb2 import AgentMessage, Heartbeat, Register, TrackerMessage
 from crossfarm.wire.v1.tracker_pb2_grpc import TrackerStub
 from device_agent.supervisor import Supervisor
 
@@ -48,6 +49,7 @@ class ControlStream:
     ) -> None:
         self._address = address
         self._agent_id = agent_id
+        self._instance = secrets.token_hex(8)  # tells this process from another one of the same name
         self._security = security
         self._on_registered = on_registered
         self._on_refused = on_refused
@@ -103,19 +105,12 @@ class ControlStream:
         outgoing: queue.SimpleQueue[AgentMessage | None] = queue.SimpleQueue()
         registration: queue.SimpleQueue[AgentMessage] = queue.SimpleQueue()
 
-        def register(devices: list[DeviceInfo], held: list[Register.HeldLease]) -> None:
-            registration.put(
-                AgentMessage(
-                    register=Register(
-                        agent_id=self._agent_id,
-                        devices=devices,
-                        held=held,
-                        api_low=versions.API_READABLE[0],
-                        api_high=versions.API_READABLE[1],
-                        release=_version.__version__,
-                    )
-                )
-            )
+        def register(snapshot: Register) -> None:
+            snapshot.agent_id = self._agent_id
+            snapshot.instance = self._instance
+            snapshot.api_low, snapshot.api_high = versions.API_READABLE
+            snapshot.release = _version.__version__
+            registration.put(AgentMessage(register=snapshot))
             # From the same actor turn on, what the supervisor sends follows the registration on this stream.
             with self._lock:
                 self._outgoing = outgoing

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from crossfarm import errors
 from crossfarm.wire.v1.tracker_pb2 import (
     AgentMessage,
     DeviceInfo,
+    DeviceState,
     DeviceStatus,
     EndLease,
     LeaseEnded,
@@ -30,6 +32,10 @@ from device_agent.spawn import best_spawner
 from device_agent.worker_process import Event, WorkerProcess
 
 log = logging.getLogger(__name__)
+
+
+#: Ends told again at each registration.
+_ENDS_KEPT = 16
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,7 @@ class _Device:
     failures: int = 0
     healthy: bool = True
     checking: bool = False  # the tracker waits for a DeviceStatus
-    timer: Timer | None = None
+    reason: str = ""  # of not being healthy
 
 
 class Supervisor:
@@ -110,6 +116,7 @@ class Supervisor:
         self._advertise = advertise
         self._limits = limits
         self._stores: list[str] = []
+        self._ends: deque[LeaseEnded] = deque(maxlen=_ENDS_KEPT)
         self._spawner = best_spawner(sorted({driver for _, driver, _ in devices}))
         self._actor = Actor("supervisor")
         self._stopping = False
@@ -158,9 +165,13 @@ class Supervisor:
         """Ends the lease's worker; LeaseEnded follows when it is gone, also for a lease not known here."""
         self._actor.post(lambda: self._end_lease(message))
 
-    def snapshot(self, deliver: Callable[[list[DeviceInfo], list[Register.HeldLease]], None]) -> None:
-        """Calls ``deliver(devices, held leases)`` from the actor, in order with everything else sent."""
-        self._actor.post(lambda: deliver([d.info for d in self._devices.values()], self._held()))
+    def snapshot(self, deliver: Callable[[Register], None]) -> None:
+        """Calls ``deliver`` from the actor, in order with everything else sent: devices, held leases, latest ends."""
+        self._actor.post(
+            lambda: deliver(
+                Register(devices=[self._info(d) for d in self._devices.values()], held=self._held(), ended=self._ends)
+            )
+        )
 
     # --- actor thread only from here on ---
 
@@ -174,6 +185,15 @@ class Supervisor:
             for device in self._devices.values()
             if device.lease is not None
         ]
+
+    def _info(self, device: _Device) -> DeviceInfo:
+        info = DeviceInfo()
+        info.CopyFrom(device.info)
+        if not device.healthy:
+            info.state, info.reason = DeviceState.UNHEALTHY, device.reason
+        elif device.checking:
+            info.state = DeviceState.CHECKING
+        return info
 
     def _start_all(self) -> None:
         for device in self._devices.values():
@@ -226,6 +246,7 @@ class Supervisor:
         if device.failures >= self._limits.failures:
             if device.healthy or device.checking:
                 device.healthy = device.checking = False
+                device.reason = reason[:1000]
                 self._send_status(device, healthy=False, reason=reason)
             self._first_done(device)
             if device.lease is not None and not device.lease.bound:
@@ -387,11 +408,9 @@ class Supervisor:
         device.lease = None
         if outcome.kind not in (Outcome.RELEASED, Outcome.KIND_UNSPECIFIED):
             log.info("lease %s on %s ended: %s", lease.start.lease_id, device.info.id, outcome.error.message)
-        self._send(
-            AgentMessage(
-                ended=LeaseEnded(lease_id=lease.start.lease_id, outcome=outcome, device_ok=device_ok and device.healthy)
-            )
-        )
+        ended = LeaseEnded(lease_id=lease.start.lease_id, outcome=outcome, device_ok=device_ok and device.healthy)
+        self._ends.append(ended)
+        self._send(AgentMessage(ended=ended))
         if self._stopping:
             return
         if not (device_ok and device.healthy):

@@ -44,6 +44,10 @@ def registered(turn: Turn, event: events.AgentRegistered, stores: tuple[str, ...
             stores=stores,
         ),
     )
+    for end in register.ended:
+        leases.ended(
+            turn, events.LeaseEnded(turn.now, event.stream, end.lease_id, end.outcome, device_ok=end.device_ok)
+        )
     held = {lease.device_id: lease for lease in register.held}
     for info in register.devices:
         _attach(turn, register.agent_id, info, held.get(info.id))
