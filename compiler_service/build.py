@@ -22,7 +22,7 @@ from compiler_service.linker import link, linker_version, needed_libraries
 from compiler_service.passes.plan_workspace import workspace_plan
 from compiler_service.pipeline import OnStep, pipeline_for, run_pipeline
 from compiler_service.roles import parameter_roles
-from compiler_service.symbols import function_symbols, index_expr
+from compiler_service.symbols import function_symbols, index_expr, symbol_names
 from crossfarm._version import __version__
 from crossfarm.compat.versions import NATIVE_ABI
 from crossfarm.errors import BuildFailed, UnsupportedTarget
@@ -143,7 +143,7 @@ def _entry_point(lowered: IRModule, original: IRModule, name: str, text: Functio
         workspace_bytes=index_expr(workspace_plan(func).size, symbols, f"the workspace of function {name!r}"),
     )
     return artifact_pb2.EntryPoint(
-        name=name, parameters=parameters, symbols=_unique(symbols), native=native, failures=text.failures
+        name=name, parameters=parameters, symbols=symbol_names(func), native=native, failures=text.failures
     )
 
 
@@ -158,14 +158,3 @@ def _parameter(function: str, param: Param, symbols: tuple[Var, ...]) -> artifac
         shape=[index_expr(extent, symbols, what) for extent in param.shape],
         strides=[index_expr(stride, symbols, what) for stride in param.strides],
     )
-
-
-def _unique(symbols: tuple[Var, ...]) -> list[str]:
-    """Names of the symbols, a number appended to one that repeats."""
-    names: list[str] = []
-    for symbol in symbols:
-        name, number = symbol.name, 1
-        while name in names:
-            name, number = f"{symbol.name}_{number}", number + 1
-        names.append(name)
-    return names

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from compiler_service.symbols import function_symbols
+from compiler_service.symbols import dimension_symbols
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int
@@ -40,9 +40,9 @@ class _Checker(Visitor):
     def __init__(self, name: str, func: PrimFunc) -> None:
         self.name = name
         self.analyzer = Analyzer()
-        for symbol in function_symbols(func):
+        for symbol in dimension_symbols(func):
             self.analyzer.bind(symbol, Interval(0, dt.int_range(symbol.dtype)[1]))
-        self.fixed: set[Var] = {*function_symbols(func), *(p for p in func.params if isinstance(p, Var))}
+        self.fixed: set[Var] = {*dimension_symbols(func), *(p for p in func.params if isinstance(p, Var))}
         self.loops: dict[Var, For] = {}
         self.axes: dict[Var, Expr] = {}
         self.blocks: list[str] = []

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
-from compiler_service.symbols import function_symbols
+from compiler_service.symbols import dimension_symbols, function_symbols
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Analyzer, Interval, const_int, structural_key
@@ -92,7 +92,8 @@ class _Placer(Mutator):
         self.uses = _uses(func.body)
         self.analyzer = Analyzer()
         self.symbols = set(function_symbols(func))
-        for symbol in self.symbols:
+        self.dimensions = set(dimension_symbols(func))
+        for symbol in self.dimensions:
             self.analyzer.bind(symbol, Interval(0, dt.int_range(symbol.dtype)[1]))
 
     def mutate_For(self, node: For) -> Stmt:
@@ -137,6 +138,8 @@ class _Placer(Mutator):
                 size = IntImm(size.value * max(extent.value, 0), "int64")
             else:
                 size = Binary("mul", size, extent if extent.dtype == "int64" else Cast(extent, "int64"))
+        if any(isinstance(n, Var) and n not in self.dimensions for n in walk(size)):
+            size = Binary("max", size, IntImm(0, "int64"))  # a scalar argument may be negative
         return size
 
     def _largest(self, buffer: Buffer, extent: Expr) -> Expr:
@@ -145,7 +148,7 @@ class _Placer(Mutator):
             raise BuildFailed(
                 f"function {self.name!r} allocates {buffer.name!r}, whose size depends on a variable without a known "
                 "largest value",
-                hint="give it a size of constants and symbolic sizes of parameters",
+                hint="give it a size of constants, dimensions of parameters and scalar parameters",
             )
         return IntImm(bounds.high, extent.dtype)
 

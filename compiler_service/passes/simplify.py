@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
-from compiler_service.symbols import function_symbols
+from compiler_service.symbols import dimension_symbols
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int, fold_int, may_fail, structural_key
 from crossfarm.ir.expr import COMPARISONS, LOGICAL, Binary, Call, Cast, Expr, IntImm, Let, Not, Select, Var
@@ -48,7 +48,7 @@ class Simplify:
 def simplify_function(func: PrimFunc) -> PrimFunc:
     """``func`` with its body simplified."""
     simplifier = Simplifier()
-    for symbol in function_symbols(func):
+    for symbol in dimension_symbols(func):
         simplifier.analyzer.bind(symbol, Interval(0, dt.int_range(symbol.dtype)[1]))
     body = simplifier.mutate(func.body)
     return func if body is func.body else replace(func, body=body)

@@ -65,6 +65,8 @@ class Native:
         for parameter, arg in zip(entry.parameters, args, strict=True):
             if parameter.kind == Parameter.SCALAR:
                 slots.append(_bits(parameter.dtype, arg))
+                if parameter.name in entry.symbols:
+                    symbols.setdefault(list(entry.symbols).index(parameter.name), arg)
                 continue
             assert arg.dtype == dt.to_numpy(parameter.dtype), (parameter.name, arg.dtype)
             for extent, size in zip(parameter.shape, arg.shape, strict=True):

@@ -223,6 +223,18 @@ def test_a_scalar_that_is_also_a_dimension_is_compared_with_it() -> None:
         native("f", data, 9)
 
 
+def test_a_scalar_argument_may_size_a_temporary() -> None:
+    body = """
+        X = T.alloc_buffer((n * 2,), "float32")
+        for i in range(n * 2):
+            X[i] = A[i]
+        for i in range(n * 2):
+            B[i] = X[n * 2 - 1 - i]
+    """
+    for n in (3, 32, 0, -5):
+        both(f"{A_B}, n: T.int32", body, FLOATS, np.zeros(64, np.float32), n)
+
+
 def test_external_functions_are_called() -> None:
     body = """
         for i in range(64):

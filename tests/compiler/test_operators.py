@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from compiler_service.build import build_variant
 from crossfarm.errors import ProgramError
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.expr import Binary, Call, Cast, Expr, FloatImm, IntImm, Select
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.interpreter import run
+from crossfarm.target import Target
+from crossfarm.wire.v1 import compiler_pb2
 from tests.compiler.native import Native
 from tests.compiler.programs import Make, elementwise, module, outputs
 
@@ -220,6 +223,15 @@ def test_division_by_zero_fails_the_call_and_names_the_function(dtype: str, op: 
 def test_the_smallest_integer_over_minus_one_wraps(dtype: str, kind: str) -> None:
     lowest = np.full(8, dt.int_range(dtype)[0], dt.to_numpy(dtype))
     _compare("divisions", f"{dtype}_{kind}", [lowest, np.full(8, -1, lowest.dtype)])
+
+
+@pytest.mark.parametrize("target", ["raspberry-pi/4b", "aarch64-linux-android"])
+@pytest.mark.parametrize("group", ["operators", "divisions", "casts"])
+def test_every_operator_links_for_aarch64_with_nothing_left_to_a_compiler_runtime(group: str, target: str) -> None:
+    built, _, _ = _compiled(group)
+    options = compiler_pb2.BuildOptions(opt_level=1)
+    libraries = build_variant(built, Target(target), options).variant.requires.libraries
+    assert set(libraries) <= {"libm.so.6", "libc.so.6", "libm.so", "libc.so"}
 
 
 def test_a_float64_becomes_a_small_float_with_one_rounding() -> None:
