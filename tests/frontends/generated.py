@@ -139,7 +139,7 @@ ATTRIBUTES: st.SearchStrategy[AttrValue] = st.recursive(
     lambda inner: st.lists(inner, max_size=3).map(tuple) | st.dictionaries(TEXTS, inner, max_size=2),
     max_leaves=4,
 )
-#: No module has these keys: the first is another dialect's spelling of ``tir.``, the others repeat what is known anyway.
+#: No module has these keys: the first is another spelling of ``tir.``, the others repeat what is known anyway.
 KEYS = TEXTS.filter(lambda key: not key.startswith("tirx.") and key not in ("s_tir", "tir.s_tir", "global_symbol"))
 ANNOTATIONS = st.dictionaries(KEYS, ATTRIBUTES, max_size=2)
 

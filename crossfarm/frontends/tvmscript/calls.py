@@ -31,6 +31,8 @@ _OPERATORS = {
     "indexdiv": "floordiv", "indexmod": "floormod", "bitwise_and": "bitand", "bitwise_or": "bitor",
     "bitwise_xor": "bitxor", "shift_left": "shl", "shift_right": "shr",
 }  # fmt: skip
+#: What older text adds to a call without changing its meaning.
+_REPEATED = ("dtype", "span")
 _LIMITS = ("min_value", "max_value", "infinity", "nan")
 #: Known to TVM and deliberately not to us, with what to do instead.
 _REFUSED = {
@@ -131,7 +133,7 @@ def _typed(ctx: FunctionContext, node: ast.Call, dtype: str) -> Value:
 
 
 def _operator(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
-    bound = args.bind_arguments(ctx, node, f"T.{name}", ("a", "b", "span"), 2)
+    bound = args.bind_arguments(ctx, node, f"T.{name}", ("a", "b", *_REPEATED), 2)
     return ops.binary(_OPERATORS[name], ex.number(ctx, bound["a"]), ex.number(ctx, bound["b"]))
 
 
@@ -160,7 +162,7 @@ def _astype(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
 
 
 def _select(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
-    bound = args.bind_arguments(ctx, node, f"T.{name}", ("condition", "true_value", "false_value", "span"), 3)
+    bound = args.bind_arguments(ctx, node, f"T.{name}", ("condition", "true_value", "false_value", *_REPEATED), 3)
     values = [ex.number(ctx, bound[key]) for key in ("condition", "true_value", "false_value")]
     return (ops.select if name == "Select" else ops.if_then_else)(*values)
 
