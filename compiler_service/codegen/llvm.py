@@ -1,4 +1,9 @@
-"""Lowered IRModule → native object file, by LLVM."""
+"""Lowered IRModule → native object file, by LLVM.
+
+How much freedom LLVM has with floats: a product that is added may be fused into one instruction (``contract``), which
+rounds once instead of twice; nothing is reassociated, approximated, or assumed free of NaN, infinity or -0.0, and
+denormals are kept. A reduction therefore runs in the program's order, and only the program can split it.
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from compiler_service.symbols import dimension_symbols
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int
+from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int, is_larger
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, Broadcast, BufferLoad, Call, Expr, IntImm, Let, Ramp, Select, Var
 from crossfarm.ir.function import PrimFunc
@@ -18,6 +18,9 @@ from crossfarm.ir.visitor import Visitor, substitute, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
+
+
+_LARGEST_RESOLVED = 256
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,7 @@ class _Checker(Visitor):
             self.visit(value)
         block = node.block
         for axis, value in zip(block.iter_vars, node.iter_values):
-            self.axes[axis.var] = self._resolve(value)
+            self._let(axis.var, value)
         self.blocks.append(block.name)
         if block.init is not None:
             self._guarded(node.predicate, True, block.init)
@@ -139,8 +142,10 @@ class _Checker(Visitor):
             self.guards -= 1
 
     def _let(self, var: Var, value: Expr) -> None:
-        if dt.is_int(var.dtype) and dt.lanes_of(var.dtype) == 1:
-            self.axes[var] = self._resolve(value)
+        """A very large value is not looked into: nested lets would double it each time."""
+        resolved = self._resolve(value)
+        if dt.is_int(var.dtype) and dt.lanes_of(var.dtype) == 1 and not is_larger(resolved, _LARGEST_RESOLVED):
+            self.axes[var] = resolved
 
     def _resolve(self, expr: Expr) -> Expr:
         """``expr`` in terms of loop variables."""

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import is_larger
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Binary, Broadcast, BufferLoad, Expr, IntImm, Var
+from crossfarm.ir.expr import Binary, Broadcast, BufferLoad, Expr, IntImm, Let, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.stmt import (
@@ -17,6 +18,7 @@ from crossfarm.ir.stmt import (
     BlockRealize,
     BufferStore,
     IfThenElse,
+    LetStmt,
     MatchBufferRegion,
     Stmt,
 )
@@ -24,6 +26,9 @@ from crossfarm.ir.visitor import Mutator, seq, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
+
+
+_LARGEST_SUBSTITUTED = 64
 
 
 @dataclass(frozen=True)
@@ -68,7 +73,9 @@ class _Lower(Mutator):
         block = node.block
         values = tuple(self.mutate(v) for v in node.iter_values)
         predicate = self.mutate(node.predicate)
-        self.env.update({axis.var: value for axis, value in zip(block.iter_vars, values)})
+        bound = [(axis.var, value) for axis, value in zip(block.iter_vars, values) if _is_substituted(value)]
+        kept = [(axis.var, value) for axis, value in zip(block.iter_vars, values) if not _is_substituted(value)]
+        self.env.update(bound)
         allocated = tuple(self._renew(b) for b in block.alloc_buffers)
         for match in block.match_buffers:
             self._bind_view(match)
@@ -79,6 +86,8 @@ class _Lower(Mutator):
             body = seq(init if first is None else IfThenElse(first, init), body)
         for buffer in reversed(allocated):
             body = Allocate(buffer, body)
+        for var, value in reversed(kept):
+            body = LetStmt(var, value, body)
         if isinstance(predicate, IntImm) and predicate.value:
             return body
         return IfThenElse(predicate, body)
@@ -104,7 +113,7 @@ class _Lower(Mutator):
         for axis in block.iter_vars:
             if axis.kind != "reduce":
                 continue
-            at_start = Binary("eq", self.env[axis.var], self.mutate(axis.dom.min))
+            at_start = Binary("eq", self.mutate(axis.var), self.mutate(axis.dom.min))
             condition = at_start if condition is None else Binary("and", condition, at_start)
         return condition
 
@@ -155,6 +164,12 @@ class _Lower(Mutator):
             )
             buffer = self.buffers.get(source, source)
         return buffer, indices
+
+
+def _is_substituted(value: Expr) -> bool:
+    """Small values are written where their axis was. Others would grow exponentially over nested blocks, or bind the
+    variables of a let inside them more than once: those axes become lets."""
+    return not is_larger(value, _LARGEST_SUBSTITUTED) and not any(isinstance(n, Let) for n in walk(value))
 
 
 def compact_strides(shape: tuple[Expr, ...]) -> tuple[Expr, ...]:

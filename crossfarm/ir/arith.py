@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.expr import Binary, Broadcast, Call, Cast, Expr, IntImm, Let, Not, Select, Var
+from crossfarm.ir.expr import COMPARISONS, Binary, Broadcast, Call, Cast, Expr, IntImm, Let, Not, Select, Var
 from crossfarm.ir.intrinsics import INTRINSICS
 from crossfarm.ir.visitor import walk
 
@@ -79,6 +80,11 @@ def may_fail(expr: Expr) -> bool:
         or (isinstance(n, Call) and not INTRINSICS[n.op].pure)
         for n in walk(expr)
     )
+
+
+def is_larger(expr: Expr, nodes: int) -> bool:
+    """True when ``expr`` has more than that many nodes, counting a shared one each time it is met."""
+    return next(islice(walk(expr), nodes, None), None) is not None
 
 
 def structural_key(expr: Expr) -> Key:
@@ -364,30 +370,13 @@ class Analyzer:
             self._ranges[key] = now.meet(limit)
 
     def _atom_bounds(self, expr: Expr) -> Interval:
+        """Bounds by the outermost operator. Each operand is looked at once: twice would be exponential in the depth."""
         whole = Interval.of(expr.dtype)
         match expr:
             case Var():
                 return self._ranges.get(expr, whole)
-            case Binary("mul", a, b):
-                x, y = self.bounds(a), self.bounds(b)
-                return x.scaled(y.low).join(x.scaled(y.high))
-            case Binary("min", a, b):
-                x, y = self.bounds(a), self.bounds(b)
-                return Interval(min(x.low, y.low), min(x.high, y.high))
-            case Binary("max", a, b):
-                x, y = self.bounds(a), self.bounds(b)
-                return Interval(max(x.low, y.low), max(x.high, y.high))
-            case Binary("floordiv" | "div" as op, a, b) if self.bounds(b).low > 0:
-                return self.bounds(a)._over(op, self.bounds(b))
-            case Binary("floormod" | "mod" as op, a, b) if self.bounds(b).low > 0:
-                return self._modulo(op, self.bounds(a), self.bounds(b))
-            case Binary("bitand", a, b) if min(self.bounds(a).low, self.bounds(b).low) >= 0:
-                return Interval(0, min(self.bounds(a).high, self.bounds(b).high))
-            case Binary("shr", a, IntImm(count, _)) if 0 <= count < dt.bits(expr.dtype):
-                x = self.bounds(a)
-                return Interval(x.low >> count, x.high >> count)
-            case Binary("shl", a, IntImm(count, _)) if 0 <= count < dt.bits(expr.dtype):
-                return self.bounds(a).scaled(1 << count)
+            case Binary(op, a, b) if dt.is_int(a.dtype) and op not in COMPARISONS:
+                return self._operator_bounds(op, self.bounds(a), self.bounds(b), whole)
             case Select(_, a, b) | Call("if_then_else", (_, a, b), _) if not dt.is_float(a.dtype):
                 return self.bounds(a).join(self.bounds(b))
             case Call("likely", (a,), _):
@@ -398,6 +387,26 @@ class Analyzer:
                 with self.scope():
                     self.bind(var, self.bounds(value))
                     return self.bounds(body)
+        return whole
+
+    def _operator_bounds(self, op: str, x: Interval, y: Interval, whole: Interval) -> Interval:
+        match op:
+            case "mul":
+                return x.scaled(y.low).join(x.scaled(y.high))
+            case "min":
+                return Interval(min(x.low, y.low), min(x.high, y.high))
+            case "max":
+                return Interval(max(x.low, y.low), max(x.high, y.high))
+            case "floordiv" | "div" if y.low > 0:
+                return x._over(op, y)
+            case "floormod" | "mod" if y.low > 0:
+                return self._modulo(op, x, y)
+            case "bitand" if x.low >= 0 and y.low >= 0:
+                return Interval(0, min(x.high, y.high))
+            case "shr" if 0 <= y.low == y.high <= 64:
+                return Interval(x.low >> y.low, x.high >> y.low)
+            case "shl" if 0 <= y.low == y.high <= 64:
+                return x.scaled(1 << y.low)
         return whole
 
     @staticmethod

@@ -259,3 +259,19 @@ def test_a_division_that_is_not_reached_does_not_fail() -> None:
             B[i] = T.Select(A[i] != 0, 100 // A[i], -1)
     """
     both(params, body, np.arange(8, dtype=np.int32) - 2, np.zeros(8, np.int32))
+
+
+def test_deep_nests_of_blocks_and_deep_expressions_build_in_reasonable_time() -> None:
+    lines, indent = [], ""
+    for depth in range(24):
+        previous = f"v{depth - 1}" if depth else "0"
+        lines += [
+            f'{indent}with T.block("b{depth}"):',
+            f"{indent}    v{depth} = T.axis.opaque(64, {previous} + {previous} + 0)",
+        ]
+        indent += "    "
+    chain = "i"
+    for _ in range(30):
+        chain = f"(7 // ({chain} + 1) & 63)"
+    lines += [f"{indent}for i in range(64):", f"{indent}    B[v23] = A[{chain}]"]
+    both(A_B, "\n".join(lines), FLOATS, np.zeros(64, np.float32))
