@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from crossfarm.ir.buffer import Buffer, BufferRegion
 from crossfarm.ir.expr import Expr, Range, Var
@@ -31,7 +31,8 @@ def _child_fields(cls: type[Any]) -> tuple[str, ...]:
 
 def children(node: Node) -> Iterator[Node | Buffer]:
     """Direct children in field order: nodes and buffers, looking into tuples; annotations are not entered."""
-    for name in _child_fields(type(node)):
+    kind: Any = type(node)
+    for name in _child_fields(kind):
         value = getattr(node, name)
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, (*_NODES, Buffer)):
@@ -69,7 +70,7 @@ class Mutator:
 
     def mutate(self, node: N) -> N:
         if isinstance(node, Buffer):
-            return self.mutate_buffer(node)
+            return cast("N", self.mutate_buffer(node))
         method = getattr(self, f"mutate_{type(node).__name__}", None)
         result: Any = method(node) if method is not None else self.mutate_children(node)
         return result
@@ -79,9 +80,10 @@ class Mutator:
             return node
         if isinstance(node, SeqStmt):
             stmts = tuple(self.mutate(s) for s in node.stmts)
-            return node if all(a is b for a, b in zip(stmts, node.stmts)) else seq(*stmts)
+            return node if all(a is b for a, b in zip(stmts, node.stmts)) else cast("N", seq(*stmts))
         changed: dict[str, Any] = {}
-        for name in _child_fields(type(node)):
+        kind: Any = type(node)
+        for name in _child_fields(kind):
             value = getattr(node, name)
             if isinstance(value, tuple):
                 new: Any = tuple(self.mutate(v) if isinstance(v, (*_NODES, Buffer)) else v for v in value)
@@ -133,10 +135,10 @@ class Substitute(Mutator):
         self.mapping = mapping
 
     def mutate_Var(self, node: Var) -> Expr:
-        return self.mapping.get(node, node)  # type: ignore[no-any-return]
+        return self.mapping.get(node, node)
 
     def mutate_buffer(self, buffer: Buffer) -> Buffer:
-        return self.mapping.get(buffer, buffer)  # type: ignore[no-any-return]
+        return self.mapping.get(buffer, buffer)
 
 
 def substitute(node: N, mapping: dict[Any, Any]) -> N:
