@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 PROGRAMS = ("crossfarm", "compiler_service", "tracker", "device_agent", "clients")
 #: What only a server or a person's machine has. An agent runs on phones and boards without any of it.
 SERVER_ONLY = (
-    "llvmlite", "ziglang", "pebble", "ml_dtypes", "sqlalchemy", "alembic", "typer", "rich", "click", "grpc_health",
+    "llvmlite", "ziglang", "ml_dtypes", "sqlalchemy", "alembic", "typer", "rich", "click", "grpc_health",
     "grpc_reflection", "grpc_tools", "compiler_service", "tracker", "clients",
 )  # fmt: skip
 LONGEST_FILE = 500
