@@ -169,7 +169,7 @@ def nests(draw: st.DrawFn) -> IRModule:
 
 
 @given(nests())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_random_nests_mean_the_same_as_lanes_and_step_by_step(mod: IRModule) -> None:
     both_ways(mod, *(np.arange(64) * factor + 1 for factor in (1, 7, 31)))
 

@@ -25,7 +25,7 @@ Array = np.ndarray[Any, Any]
 ALL_INTS = (*dt.INTS, *dt.UINTS)
 #: Each example compiles a program, so a few examples with many elements.
 LANES = 64
-few = settings(max_examples=8, deadline=None)
+few = settings(max_examples=8)
 
 
 def evaluate(make: Callable[..., Expr], *arrays: Array, result: str) -> Array:

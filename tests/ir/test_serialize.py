@@ -312,7 +312,7 @@ edits = st.lists(st.tuples(st.integers(0, len(PAYLOAD) - 1), st.integers(0, 255)
 
 
 @given(edits)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_no_change_to_the_content_ever_raises_anything_but_an_error_of_ours(changes: list[tuple[int, int]]) -> None:
     data = bytearray(PAYLOAD)
     for position, value in changes:
@@ -326,7 +326,7 @@ def test_no_change_to_the_content_ever_raises_anything_but_an_error_of_ours(chan
 
 
 @given(st.integers(0, len(PAYLOAD)), st.integers(0, len(PAYLOAD)), st.integers(0, len(PAYLOAD)))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_no_cut_or_copy_of_the_content_does_either(start: int, stop: int, to: int) -> None:
     data = PAYLOAD[:to] + PAYLOAD[start:stop] + PAYLOAD[to + max(stop - start, 0) :]
     try:
@@ -339,7 +339,7 @@ hostile = st.tuples(st.integers(0, 1 << 16), st.integers(0, 7), st.sampled_from(
 
 
 @given(st.lists(hostile, min_size=1, max_size=4))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_no_number_in_an_intact_table_does(changes: list[tuple[int, int, int]]) -> None:
     message = ir_pb2.Module.FromString(PAYLOAD)
     for position, which, value in changes:
