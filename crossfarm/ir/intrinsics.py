@@ -32,6 +32,8 @@ class Intrinsic:
     script: tuple[str, ...] = ()
 
 
+# Tables keep their rows.
+# fmt: off
 _ROWS = (
     *(
         Intrinsic(name, number, 1)
@@ -94,3 +96,4 @@ EXTERN_ALLOWED: dict[str, int] = {
     "memmove": 3,
     "memset": 3,
 }
+# fmt: on
