@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -129,6 +130,7 @@ class Supervisor:
     def stop(self) -> None:
         """Ends all leases and workers and returns when their processes are gone."""
         remaining: list[WorkerProcess] = []
+        asked = threading.Event()
 
         def end_all() -> None:
             self._stopping = True
@@ -142,13 +144,16 @@ class Supervisor:
                     if worker is not None:
                         worker.command("end")
                         remaining.append(worker)
+            asked.set()
 
         self._actor.post(end_all)
-        self._actor.stop()
+        asked.wait()
         for worker in remaining:
             worker.join(self._limits.end)
             worker.kill()
             worker.join()
+        # Last, so that what their ends mean is still said to the tracker.
+        self._actor.stop()
         self._spawner.close()
 
     # --- from the control stream, any thread ---
