@@ -72,11 +72,13 @@ def link(
     with tempfile.TemporaryDirectory(prefix="crossfarm-link-") as folder:
         object_file, library = Path(folder, "code.o"), Path(folder, "code.so")
         object_file.write_bytes(code)
+        for name, content in stubs.items():
+            Path(folder, name).write_bytes(content)
         _run_linker(
             [
                 "-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname,
-                "--as-needed", *map(str, stubs), "--no-undefined", "--gc-sections", "--strip-all",
-                "--build-id=none", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack",
+                "--as-needed", *(os.path.join(folder, name) for name in stubs), "--no-undefined", "--gc-sections",
+                "--strip-all", "--build-id=none", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack",
             ],
             timeout,
         )  # fmt: skip
@@ -167,28 +169,22 @@ def _version(command: tuple[str, ...]) -> str:
     return match[0] if match else "LLD"
 
 
-_stub_folder: tempfile.TemporaryDirectory[str] | None = None
-_stub_files: dict[tuple[str, str], tuple[Path, ...]] = {}
+_stub_libraries: dict[tuple[str, str], dict[str, bytes]] = {}
 
 
-def _stubs(arch: str, system: str, stub_object: StubMaker) -> tuple[Path, ...]:
-    """Paths of the platform's stub libraries; made on first use in this process, gone with it."""
-    global _stub_folder
-    known = _stub_files.get((arch, system))
-    if known is not None and all(path.exists() for path in known):
+def _stubs(arch: str, system: str, stub_object: StubMaker) -> dict[str, bytes]:
+    """The platform's stub libraries by soname; linked on first use in this process and kept in memory."""
+    known = _stub_libraries.get((arch, system))
+    if known is not None:
         return known
-    if _stub_folder is None:
-        _stub_folder = tempfile.TemporaryDirectory(prefix="crossfarm-stubs-")
     platform = PLATFORMS[system]
-    made = []
+    made = {}
     for name, soname in platform.sonames.items():
-        folder = Path(_stub_folder.name, f"{arch}-{system}")
-        folder.mkdir(exist_ok=True)
-        object_file, library = folder / f"{name}.o", folder / soname
-        object_file.write_bytes(stub_object(platform.symbols[name]))
-        _run_linker(
-            ["-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname], LINK_TIMEOUT
-        )
-        made.append(library)
-    _stub_files[arch, system] = tuple(made)
-    return tuple(made)
+        with tempfile.TemporaryDirectory(prefix="crossfarm-stub-") as folder:
+            object_file, library = Path(folder, "stub.o"), Path(folder, soname)
+            object_file.write_bytes(stub_object(platform.symbols[name]))
+            command = ["-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname]
+            _run_linker(command, LINK_TIMEOUT)
+            made[soname] = library.read_bytes()
+    _stub_libraries[arch, system] = made
+    return made
