@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,16 @@ from clients.sdk.farm import Farm, connect
 Crossfarm = Callable[..., "subprocess.CompletedProcess[str]"]
 
 _OWN = ("CROSSFARM_TRACKER", "CROSSFARM_CONFIG", "CROSSFARM_STATE", "CROSSFARM_CACHE")
+
+
+def comes_back(farm: Farm, *, within: float = 4.0) -> bool:
+    """True once every device is free: a released one is, as soon as its agent has put the worker away."""
+    deadline = time.monotonic() + within
+    while any(device.state != "free" for device in farm.devices()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @pytest.fixture(scope="module", autouse=True)

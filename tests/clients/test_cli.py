@@ -17,7 +17,7 @@ import pytest
 from clients.sdk.farm import Farm
 from crossfarm.target import Target
 from tests.clients import programs
-from tests.clients.conftest import Crossfarm
+from tests.clients.conftest import Crossfarm, comes_back
 
 #: A machine that this one is not.
 FOREIGN = "x86-64-v3" if Target.detect().attributes["arch"] == "aarch64" else "aarch64-linux-generic"
@@ -149,6 +149,23 @@ def test_a_table_and_progress_on_a_terminal(farm: Farm, add: Path) -> None:
         (programs.ADD, ("--select", "kind="), "InvalidSelector", "column 6"),
         (programs.ADD, ("--target", FOREIGN), "IncompatibleArtifact", "arch"),
     ],
+    ids=[
+        "reaches for Python",
+        "no Python",
+        "ill-formed",
+        "unknown kind",
+        "unknown tag",
+        "unbuildable target",
+        "unknown function",
+        "several functions",
+        "unknown parameter",
+        "wrong shape",
+        "wrong dtype",
+        "no output",
+        "impossible selector",
+        "malformed selector",
+        "another architecture",
+    ],
 )
 def test_bad_input_is_named_and_costs_nothing(
     crossfarm: Crossfarm,
@@ -173,6 +190,7 @@ def test_bad_input_is_named_and_costs_nothing(
         (programs.ENDLESS, ("--input", "A=4xi32=0", "--session-timeout", "0.7"), "Timeout", "session"),
         (programs.HUNGRY, ("--input", "A=64xf32=1"), "LimitExceeded", "memory"),
     ],
+    ids=["divides by zero", "crashes", "never ends", "outlives its session", "allocates everything"],
 )
 def test_a_wicked_program_is_told_apart_and_the_device_comes_back(
     crossfarm: Crossfarm,
@@ -267,7 +285,7 @@ def test_an_interrupted_command_releases_its_device_at_once(farm: Farm, tmp_path
             assert ran.poll() is None, ran.stderr.read() if ran.stderr else ""
         ran.send_signal(number)
         out, err = ran.communicate(timeout=20)
-    assert farm.devices()[0].state != "leased"
+    assert comes_back(farm)  # sooner than a broken connection would be noticed
     assert ran.returncode == 128 + number, err
     assert "Traceback" not in err
     assert out == ""
