@@ -58,9 +58,9 @@ def main(arguments: list[str] | None = None) -> int:
         return status if isinstance(status, int) else 0
     except typer.TyperException as failure:
         invocation.output.json = "--json" in arguments
-        error = UsageError(failure.format_message(), hint="see crossfarm --help, or --help after the command")
-        invocation.output.error(error, verbose=False)
-        return error.exit_code
+        usage = UsageError(failure.format_message(), hint="see crossfarm --help, or --help after the command")
+        invocation.output.error(usage, verbose=False)
+        return usage.exit_code
     except Error as failure:
         invocation.output.error(failure, verbose=invocation.verbose)
         return failure.exit_code
@@ -70,6 +70,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as failure:  # the disk is full, a limit of the system is reached
+        refused = InfrastructureError(f"the system refused: {failure}").with_traceback(failure.__traceback__)
+        invocation.output.error(refused, verbose=invocation.verbose)
+        return refused.exit_code
     except Exception as failure:  # noqa: BLE001 - the boundary: never a bare traceback
         invocation.output.error(failure, verbose=invocation.verbose)
         return InfrastructureError.exit_code

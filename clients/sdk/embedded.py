@@ -46,7 +46,8 @@ class EmbeddedFarm:
         try:
             owner = {"pid": os.getpid(), "started": runfile.start_time(os.getpid())}
             (self.directory / _OWNER_FILE).write_text(json.dumps(owner))
-            plan = LocalFarm.plan(self.directory, places.cache_dir() / "artifacts", devices=devices, agent_name="local")
+            store = places.make(places.cache_dir() / "artifacts", "CROSSFARM_CACHE")
+            plan = LocalFarm.plan(self.directory, store, devices=devices, agent_name="local")
             self.tracker, self.compiler = plan.tracker, plan.compiler
             try:
                 self._children = processes.start_all(plan.programs, self.directory)

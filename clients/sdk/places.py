@@ -8,7 +8,7 @@
 
 each in a folder ``crossfarm``. ``CROSSFARM_CONFIG`` (a file), ``CROSSFARM_STATE``, ``CROSSFARM_CACHE`` (folders) name
 them outright; else an ``XDG_CONFIG_HOME``, ``XDG_STATE_HOME`` or ``XDG_CACHE_HOME`` that is set wins on every platform.
-Nothing here creates a directory.
+Only ``make`` creates a directory.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+
+from crossfarm.errors import UsageError
 
 _APPLICATION = "crossfarm"
 
@@ -39,6 +41,18 @@ def cache_dir() -> Path:
     if named := os.environ.get("CROSSFARM_CACHE"):
         return Path(named)
     return _base("XDG_CACHE_HOME", ".cache", "Library/Caches", "LOCALAPPDATA")
+
+
+def make(directory: Path, variable: str) -> Path:
+    """``directory``, created if it is not there. Raises UsageError, which names ``variable`` as the way out."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as failure:
+        raise UsageError(
+            f"cannot create the directory {directory}: {failure.strerror}",
+            hint=f"set {variable} to a directory that you may write",
+        ) from failure
+    return directory
 
 
 def _base(xdg: str, unix: str, mac: str, windows: str) -> Path:

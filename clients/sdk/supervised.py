@@ -94,11 +94,11 @@ class SupervisedFarm:
                 hint="with TLS start the programs one by one, see crossfarm tracker serve --help; "
                 "in a network that you trust add --insecure",
             )
-        self._directory.mkdir(parents=True, exist_ok=True)
+        places.make(self._directory, "CROSSFARM_STATE")
         with _Lock(self._directory / "lock"):
             plan = LocalFarm.plan(
                 self._directory,
-                places.cache_dir() / "artifacts",
+                places.make(places.cache_dir() / "artifacts", "CROSSFARM_CACHE"),
                 listen=self._listen,
                 devices=self._devices,
                 insecure=self._insecure,
@@ -152,9 +152,7 @@ def start_detached(arguments: list[str]) -> runfile.RunningFarm:
         InfrastructureError: it did not start; the message ends with its log.
     """
     refuse_second()
-    directory = places.state_dir()
-    directory.mkdir(parents=True, exist_ok=True)
-    log = directory / "up.log"
+    log = places.make(places.state_dir(), "CROSSFARM_STATE") / "up.log"
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [sys.executable, "-m", "clients.cli.main", "up", *arguments],

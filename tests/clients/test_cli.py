@@ -257,6 +257,15 @@ def test_plaintext_beyond_loopback_is_refused(crossfarm: Crossfarm) -> None:
     expect_failure(crossfarm("devices", "--tracker", "192.0.2.1:7461", "--json"), 1, "PermissionDenied", "plaintext")
 
 
+def test_a_place_that_cannot_be_written_says_which_variable_names_another(
+    crossfarm: Crossfarm, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    for variable, command in (("CROSSFARM_CACHE", "devices"), ("CROSSFARM_STATE", "up")):
+        monkeypatch.setenv(variable, str(tmp_path / "file" / "below"))
+        expect_failure(crossfarm(command, "--json"), 2, "UsageError", variable)
+
+
 def test_tracebacks_are_shown_when_asked_for(crossfarm: Crossfarm) -> None:
     ran = crossfarm("inspect", "missing.cfa", "-v")
     assert ran.returncode == 2
