@@ -304,3 +304,28 @@ def test_launched_threads_are_bound_loops() -> None:
 def test_a_missing_metadata_section_is_said_so() -> None:
     with pytest.raises(ScriptError, match=r"metadata\[\.\.\.\], an object that was printed without its contents"):
         parse(program('B[i, j] = metadata["tir.IntImm"][0]'))
+
+
+SILENT = """
+with T.block("b"):
+    {attribute}
+    v = T.axis.spatial(16, j)
+    D[v] = D[v] + T.float64(1)
+"""
+
+
+def test_a_remainder_of_floats_is_fmod_as_in_tvm() -> None:
+    assert "T.fmod(D[i], T.float64(3.0))" in round_trips(parse(program("D[i] = T.truncmod(D[i], T.float64(3))")))
+
+
+def test_a_block_that_says_it_touches_nothing_has_its_accesses_inferred() -> None:
+    silent = parse(program(SILENT.format(attribute="T.reads(); T.writes()")))
+    verify(silent)
+    same(silent, parse(program(SILENT.format(attribute="pass"))))
+    assert "T.writes(D[v])" in round_trips(silent)
+
+
+def test_a_buffer_in_an_attribute_is_its_name() -> None:
+    named = parse(program(SILENT.format(attribute="T.block_attr({'free': [A]})")))
+    same(named, parse(program(SILENT.format(attribute="T.block_attr({'free': ['A']})"))))
+    round_trips(named)

@@ -9,6 +9,7 @@ from crossfarm.frontends.tvmscript.arguments import elements
 from crossfarm.frontends.tvmscript.context import FunctionContext
 from crossfarm.frontends.tvmscript.dialect import attribute_key
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import FloatImm, IntImm
 from crossfarm.ir.stmt import AttrValue
 
@@ -29,13 +30,15 @@ def attributes(ctx: FunctionContext, node: ast.expr, what: str) -> dict[str, Att
 
 
 def attribute_value(ctx: FunctionContext, node: ast.expr, what: str) -> AttrValue:
-    """Plain data: None, booleans, numbers, strings, tuples and dictionaries of them, or an expression."""
+    """Plain data: None, booleans, numbers, strings, buffer names, tuples and dictionaries of them, or an expression."""
     if isinstance(node, ast.Constant) and node.value is None:
         return None
     if isinstance(node, ast.Dict):
         return attributes(ctx, node, what)
     if isinstance(node, (ast.Tuple, ast.List)):
         return tuple(attribute_value(ctx, item, what) for item in elements(ctx, node))
+    if isinstance(node, ast.Name) and isinstance(named := ctx.lookup(node.id), Buffer):
+        return named.name  # a hint such as layout_free_placeholders: the name is what is left of it
     value = ex.evaluate(ctx, node)
     if isinstance(value, IntImm):
         return bool(value.value) if dt.is_bool(value.dtype) else value.value

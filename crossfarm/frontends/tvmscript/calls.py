@@ -134,7 +134,10 @@ def _typed(ctx: FunctionContext, node: ast.Call, dtype: str) -> Value:
 
 def _operator(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, f"T.{name}", ("a", "b", *_REPEATED), 2)
-    return ops.binary(_OPERATORS[name], ex.number(ctx, bound["a"]), ex.number(ctx, bound["b"]))
+    a, b = ops.unify(ex.number(ctx, bound["a"]), ex.number(ctx, bound["b"]), name)
+    if _OPERATORS[name] == "mod" and dt.is_float(a.dtype):
+        return ops.call_intrin("fmod", a, b)  # TVM has one node for both remainders
+    return ops.binary(_OPERATORS[name], a, b)
 
 
 def _ceildiv(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
