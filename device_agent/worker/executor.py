@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 from crossfarm import errors
 from crossfarm.artifact import Signature
 from crossfarm.ir import dtype as dtypes
-from crossfarm.wire.status import to_detail
 from crossfarm.wire.tensors import CHUNK_BYTES, Packet
 from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame, SessionRequest, SessionResponse
 from device_agent.drivers.base import BoundCall, CallArgument, Device, Memory, Program
 from device_agent.worker import measure
 from device_agent.worker.limits import MAX_CALLS, MAX_MODULES, MAX_TENSORS, Limits, MemoryBudget, Watchdog
+from device_agent.worker.outbox import Outbox
 from device_agent.worker.table import Table
 
 if TYPE_CHECKING:
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Results wait this long at most, in seconds, for others to share their message.
-_FLUSH_SECONDS = 0.002
 #: Fetched parts up to this size wait with other results for their message.
 _COPIED_BYTES = 32 << 10
 Packets = Iterator[Packet[SessionResponse]]
@@ -132,7 +130,7 @@ class Executor:
 
     def run(self, message: SessionRequest, data: memoryview, skip: int = 0) -> Packets:
         """Carries out a message's frames from number ``skip`` on and yields the messages that answer them."""
-        out = _Out()
+        out = Outbox()
         at = 0
         for frame in message.frames[skip:] if skip else message.frames:
             kind = frame.WhichOneof("body")
@@ -153,7 +151,7 @@ class Executor:
         if not out.empty():
             yield out.last()
 
-    def _one(self, frame: RequestFrame, kind: str | None, part: memoryview, out: _Out) -> None:
+    def _one(self, frame: RequestFrame, kind: str | None, part: memoryview, out: Outbox) -> None:
         """Any frame with one answer; a failure is answered, or sticks to what the frame was to make."""
         self._seen = max(self._seen, frame.request)
         try:
@@ -191,7 +189,7 @@ class Executor:
 
     # --- calls, the hot path ---
 
-    def _run_calls(self, first: int, numbers: Sequence[int], at: int, out: _Out) -> int:
+    def _run_calls(self, first: int, numbers: Sequence[int], at: int, out: Outbox) -> int:
         """Runs calls from position ``at`` on until all are done or answers are due; returns the next position."""
         get, watchdog, now = self._calls.get, self._watchdog, time.monotonic()
         self._seen = first + len(numbers) - 1
@@ -387,7 +385,7 @@ class Executor:
             )
         self._constants.put(content)
 
-    def _fetch(self, frame: RequestFrame, out: _Out) -> Packets:
+    def _fetch(self, frame: RequestFrame, out: Outbox) -> Packets:
         self._seen = max(self._seen, frame.request)
         try:
             self._check_cancelled(frame.request)
@@ -442,53 +440,3 @@ def _payload_size(frame: RequestFrame, kind: str | None) -> int:
     if kind == "load" and frame.load.carried:
         return frame.load.size
     return 0
-
-
-class _Out:
-    """The message being filled; successes in a row share one reply."""
-
-    __slots__ = ("_count", "_first", "flush_at", "packet")
-
-    def __init__(self) -> None:
-        self.packet = Packet(SessionResponse())
-        self.flush_at = time.monotonic() + _FLUSH_SECONDS
-        self._first = self._count = 0  # successes not written down yet
-
-    def done(self, request: int) -> None:
-        if self._count:
-            if request == self._first + self._count:
-                self._count += 1
-                return
-            self._settle()
-        self._first, self._count = request, 1
-
-    def fail(self, request: int, failure: errors.Error) -> None:
-        self.add(Reply(request=request, error=to_detail(failure)))
-
-    def add(self, reply: Reply) -> None:
-        self._settle()
-        self.packet.message.replies.append(reply)
-
-    def empty(self) -> bool:
-        return not (self._count or self.packet.message.replies)
-
-    def due(self) -> bool:
-        return self.packet.size >= CHUNK_BYTES or (time.monotonic() > self.flush_at and not self.empty())
-
-    def take(self) -> Packet[SessionResponse]:
-        """The message, and a new one begins."""
-        self._settle()
-        packet = self.packet
-        self.packet = Packet(SessionResponse())
-        self.flush_at = time.monotonic() + _FLUSH_SECONDS
-        return packet
-
-    def last(self) -> Packet[SessionResponse]:
-        """The message; none follows it."""
-        self._settle()
-        return self.packet
-
-    def _settle(self) -> None:
-        if self._count:
-            self.packet.message.replies.add(request=self._first, count=self._count)
-            self._count = 0
