@@ -105,7 +105,13 @@ class LoadedFunction:
             RemoteCrash: it crashed its worker; the lease ends with it.
             LimitExceeded: it needs more memory than the lease may use.
         """
-        return self._start(args, out, timeout, own=False).result()
+        bound = self._known(args, out, timeout)
+        if bound is None:
+            return self._start(args, out, timeout, own=False).result()
+        future = self._session.run(bound.number)
+        if future._error is not None:
+            raise future._error
+        return bound.result
 
     def submit(self, *args: Any, out: Any = None, timeout: float | None = None) -> Future[Any]:
         """Sends the call and returns at once. Arrays are copied first and may be changed; what fails on the device is
@@ -158,11 +164,8 @@ class LoadedFunction:
 
     def _start(self, args: tuple[Any, ...], out: Any, timeout: float | None, *, own: bool) -> Future[Any]:
         """Sends a call; ``own``: the caller may change arrays before they are on their way."""
-        try:
-            bound = self._bound.get((args, out, timeout))
-        except TypeError:  # arrays cannot be looked up
-            bound = None
-        if bound is not None and bound.good():
+        bound = self._known(args, out, timeout)
+        if bound is not None:
             future = self._session.call(bound.number)
             future._value = bound.result
             return future
@@ -170,11 +173,19 @@ class LoadedFunction:
             _check_timeout(timeout)
         placed = self.signature.arrange(args, out)
         if all(isinstance(a, (Tensor, int, float)) for a in placed):
-            bound = self._remember(placed, out, timeout, (args, out, timeout))
+            bound = self._remember(placed, out, timeout, (args, out, timeout, *map(type, args)))
             future = self._session.call(bound.number)
             future._value = bound.result
             return future
         return self._plan(placed, timeout, own=own).send(RequestFrame(request=1), fetch=True)
+
+    def _known(self, args: tuple[Any, ...], out: Any, timeout: float | None) -> BoundCall | None:
+        """The binding that the same arguments have on the device, if any."""
+        try:
+            bound = self._bound.get((args, out, timeout, *map(type, args)))
+        except TypeError:  # arrays cannot be looked up
+            return None
+        return bound if bound is not None and bound.good() else None
 
     def _remember(self, placed: Sequence[Any], out: Any, timeout: float | None, key: Any) -> BoundCall:
         """Binds arguments that are all on the device, for this call and those like it."""

@@ -20,7 +20,15 @@ from clients.sdk.future import Future
 from crossfarm import errors
 from crossfarm.compat import versions
 from crossfarm.wire import channels, status
-from crossfarm.wire.tensors import CHUNK_BYTES, STREAM_OPTIONS, Packet, decode_response, encode
+from crossfarm.wire.tensors import (
+    CHUNK_BYTES,
+    STREAM_OPTIONS,
+    Packet,
+    call_message,
+    decode_response,
+    done_message,
+    encode,
+)
 from crossfarm.wire.v1.session_pb2 import CancelRequest, RequestFrame, SessionRequest, SessionResponse
 from crossfarm.wire.v1.session_pb2_grpc import SessionStub
 
@@ -32,9 +40,8 @@ _BATCH = 1024
 _WHY_SECONDS = 5.0
 _CANCEL_SECONDS = 5.0
 
-#: A frame with its payload; or a call, as (request, number of the bound call).
-Item = tuple[RequestFrame, memoryview | None] | tuple[int, int]
-Responses = Iterator[tuple[SessionResponse, memoryview]]
+#: A frame with its payload; a call, as (request, number of the bound call); or a whole message.
+Item = tuple[RequestFrame, memoryview | None] | tuple[int, int] | bytes
 
 
 class LeaseLike(Protocol):
@@ -120,6 +127,29 @@ class Session:
             self._requests = future._request = request = self._requests + 1
             stream.pending.append(future)
             stream.queue.put((request, number))
+        return future
+
+    def run(self, number: int) -> Future[Any]:
+        """``call`` and ``wait`` in one, by the shortest way: nothing lies between handing the call over and reading."""
+        stream = self._stream
+        if stream is None or stream.pending or not self._reading.acquire(blocking=False):
+            future = self.call(number)
+            self.wait(future)
+            return future
+        try:
+            future = Future(self)
+            with self._guard:
+                self._requests = future._request = request = self._requests + 1
+                expected = done_message(request)
+                stream.pending.append(future)
+                stream.queue.put(call_message(request, number))
+            self._read(expected)
+            while not future._done:
+                self._read()
+        finally:
+            self._reading.release()
+        if self._sleepers:
+            self._wake()
         return future
 
     def request(self, frame: RequestFrame, payload: memoryview | None = None) -> Future[Any]:
@@ -218,14 +248,17 @@ class Session:
             with self._news:
                 self._news.notify_all()
 
-    def _read(self) -> None:
-        """Takes in one message. The caller holds ``_reading``."""
+    def _read(self, expected: bytes = b"") -> None:
+        """Takes in one message. The caller holds ``_reading``; ``expected`` says that the oldest request succeeded."""
         stream = self._stream
         if stream is None:
             return
         try:
-            message, data = next(stream.responses)
-            stream.take(message, data)
+            received = next(stream.responses)
+            if received == expected:
+                stream.pending.popleft()._done = True
+            else:
+                stream.take(*decode_response(received))
         except (grpc.RpcError, StopIteration, errors.InfrastructureError) as failure:
             self._lost(stream, failure)
         if self._sleepers:
@@ -293,11 +326,8 @@ class _Stream:
     def __init__(self, channel: grpc.Channel) -> None:
         self.queue: queue.SimpleQueue[Item | None] = queue.SimpleQueue()
         self.pending: deque[Future[Any]] = deque()
-        method = channel.stream_stream(
-            "/crossfarm.v1.Session/Open", request_serializer=encode, response_deserializer=decode_response
-        )
-        self._call = method(self._messages())
-        self.responses: Responses = iter(self._call)
+        self._call = channel.stream_stream("/crossfarm.v1.Session/Open", None, None)(self._messages())
+        self.responses: Iterator[bytes] = iter(self._call)
 
     def end(self) -> None:
         self.queue.put(None)
@@ -342,40 +372,63 @@ class _Stream:
             pending.popleft()
             future._done = True
 
-    def _messages(self) -> Iterator[Packet[SessionRequest]]:
+    def _messages(self) -> Iterator[bytes]:
         """What gRPC sends: each time it is ready, everything that waits, up to the size of a message."""
         waiting = self.queue
-        while (item := waiting.get()) is not None:
-            packet: Packet[SessionRequest] = Packet(SessionRequest())
-            frames = packet.message.frames
-            calls: list[int] = []
-            first = expected = 0
-            for room in range(_BATCH, 0, -1):
-                frame, payload = item
-                if isinstance(frame, int):
-                    assert isinstance(payload, int)
-                    if calls and frame != expected:
-                        frames.add(request=first).calls.call.extend(calls)
-                        calls = []
-                    if not calls:
-                        first = frame
-                    calls.append(payload)
-                    expected = frame + 1
-                else:
-                    if calls:
-                        frames.add(request=first).calls.call.extend(calls)
-                        calls = []
-                    frames.append(frame)
-                    if payload is not None:
-                        assert isinstance(payload, memoryview)
-                        packet.add(payload)
-                if packet.size >= CHUNK_BYTES or room == 1 or waiting.empty():
-                    break
+        item = waiting.get()
+        while item is not None:
+            if isinstance(item, bytes):
+                yield item
                 item = waiting.get()
-                if item is None:
+                continue
+            gathered = _Gathered()
+            gathered.add(*item)
+            while not (gathered.full() or waiting.empty()):
+                item = waiting.get()
+                if item is None or isinstance(item, bytes):
+                    yield gathered.finish()
                     break
-            if calls:
-                frames.add(request=first).calls.call.extend(calls)
-            yield packet
-            if item is None:
-                return
+                gathered.add(*item)
+            else:
+                yield gathered.finish()
+                item = waiting.get()
+
+
+class _Gathered:
+    """Frames on their way into one message; calls whose requests follow one another share a frame."""
+
+    def __init__(self) -> None:
+        self._packet: Packet[SessionRequest] = Packet(SessionRequest())
+        self._calls: list[int] = []
+        self._first = 0
+        self._count = 0
+
+    def add(self, frame: RequestFrame | int, payload: memoryview | int | None) -> None:
+        """A frame and its payload, or the request of a call and its bound number."""
+        self._count += 1
+        if isinstance(frame, int):
+            assert isinstance(payload, int)
+            if frame != self._first + len(self._calls):
+                self._settle()
+            if not self._calls:
+                self._first = frame
+            self._calls.append(payload)
+            return
+        self._settle()
+        self._packet.message.frames.append(frame)
+        if payload is not None:
+            assert isinstance(payload, memoryview)
+            self._packet.add(payload)
+
+    def full(self) -> bool:
+        return self._packet.size >= CHUNK_BYTES or self._count >= _BATCH
+
+    def finish(self) -> bytes:
+        """The message."""
+        self._settle()
+        return encode(self._packet)
+
+    def _settle(self) -> None:
+        if self._calls:
+            self._packet.message.frames.add(request=self._first).calls.call.extend(self._calls)
+            self._calls = []

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from crossfarm import errors
 from crossfarm.artifact import Signature
 from crossfarm.ir import dtype as dtypes
-from crossfarm.wire.tensors import CHUNK_BYTES, Packet
+from crossfarm.wire.tensors import CHUNK_BYTES, Packet, done_message, encode
 from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame, SessionRequest, SessionResponse
 from device_agent.drivers.base import BoundCall, CallArgument, Device, Memory, Program
 from device_agent.worker import measure
@@ -151,6 +151,27 @@ class Executor:
         if not out.empty():
             yield out.last()
 
+    def run_one(self, message: SessionRequest) -> bytes | None:
+        """The answer to a message that is one call and no more, None for any other: what a client that waits for each
+        result sends, by the shortest way."""
+        frames = message.frames
+        if len(frames) != 1:
+            return None
+        frame = frames[0]
+        numbers, request = frame.calls.call, frame.request
+        if len(numbers) != 1 or numbers[0] not in self._calls or self._cancelled[1] >= request:
+            return None
+        self._seen = request
+        call, watchdog = self._calls.get(numbers[0]), self._watchdog
+        watchdog.enter(time.monotonic(), call.limit, call.what)
+        failure = self._attempt(call)
+        watchdog.leave()
+        if failure is None:
+            return done_message(request)
+        out = Outbox()
+        out.fail(request, failure)
+        return encode(out.last())
+
     def _one(self, frame: RequestFrame, kind: str | None, part: memoryview, out: Outbox) -> None:
         """Any frame with one answer; a failure is answered, or sticks to what the frame was to make."""
         self._seen = max(self._seen, frame.request)
@@ -199,22 +220,33 @@ class Executor:
                 if self._cancelled[1] >= request:
                     self._check_cancelled(request)
                 call = get(number)
-                watchdog.enter(now, call.limit, call.what)
-                call.run()
-                watchdog.leave()
-                out.done(request)
             except KeyError:
                 out.fail(request, self._why_no_call(number))
-            except MemoryError:
-                watchdog.leave()
-                out.fail(request, errors.LimitExceeded(f"{call.what} ran out of memory on the device"))
-            except errors.Error as failure:
-                watchdog.leave()
+                continue
+            except errors.Cancelled as cancelled:
+                out.fail(request, cancelled)
+                continue
+            watchdog.enter(now, call.limit, call.what)
+            failure = self._attempt(call)
+            watchdog.leave()
+            if failure is None:
+                out.done(request)
+            else:
                 out.fail(request, failure)
             now = time.monotonic()
             if now > out.flush_at:
                 return position + 1
         return len(numbers)
+
+    def _attempt(self, call: _Call) -> errors.Error | None:
+        """Runs it; what it failed with."""
+        try:
+            call.run()
+        except MemoryError:
+            return errors.LimitExceeded(f"{call.what} ran out of memory on the device")
+        except errors.Error as failure:
+            return failure
+        return None
 
     def _why_no_call(self, number: int) -> errors.Error:
         try:

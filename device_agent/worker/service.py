@@ -1,7 +1,7 @@
 """The gRPC face of a session: who may speak, one stream at a time, messages in and out.
 
-The stream's messages are serialized and parsed by ``crossfarm.wire.tensors``, which is why the service is registered
-with handlers of its own instead of the generated ones; on the wire it is ``Session`` of ``session.proto``.
+The stream's messages are serialized and parsed here, by ``crossfarm.wire.tensors``, which is why the service is
+registered with handlers of its own instead of the generated ones; on the wire it is ``Session`` of ``session.proto``.
 """
 
 from __future__ import annotations
@@ -15,15 +15,14 @@ import grpc
 
 from crossfarm import _version, errors
 from crossfarm.compat import versions
-from crossfarm.wire import serving, status, tensors
-from crossfarm.wire.tensors import CHUNK_BYTES, Packet
+from crossfarm.wire import serving, status
+from crossfarm.wire.tensors import CHUNK_BYTES, Packet, decode_request, encode
 from crossfarm.wire.v1.capabilities_pb2 import Capabilities, GetCapabilitiesRequest
 from crossfarm.wire.v1.session_pb2 import (
     CancelRequest,
     CancelResponse,
     Reply,
     RequestFrame,
-    SessionRequest,
     SessionResponse,
 )
 from crossfarm.wire.v1.tracker_pb2 import SessionLimits
@@ -33,7 +32,6 @@ from device_agent.worker.limits import MAX_TENSORS
 log = logging.getLogger(__name__)
 
 SERVICE = "crossfarm.v1.Session"
-Received = tuple[SessionRequest, memoryview]
 
 
 class Lease:
@@ -70,9 +68,7 @@ class SessionService:
     def add_to(self, server: grpc.Server) -> None:
         """Registers the service."""
         handlers = {
-            "Open": grpc.stream_stream_rpc_method_handler(
-                self.open, request_deserializer=tensors.decode_request, response_serializer=tensors.encode
-            ),
+            "Open": grpc.stream_stream_rpc_method_handler(self.open),
             "Cancel": grpc.unary_unary_rpc_method_handler(
                 self.cancel,
                 request_deserializer=CancelRequest.FromString,
@@ -96,20 +92,27 @@ class SessionService:
         return CancelResponse()
 
     @status.reports_errors
-    def open(self, requests: Iterator[Received], context: grpc.ServicerContext) -> Iterator[Packet[SessionResponse]]:
-        message, data = next(requests, (None, None))
-        if message is None or data is None:
+    def open(self, requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+        first = next(requests, None)
+        if first is None:
             return
+        message, data = decode_request(first)
         hello = message.frames[0].hello if message.frames else RequestFrame.Hello()
         lease = self._admit(hello.lease_id, hello.session_token)
         serving.check_api("the client", hello.api_version, hello.api_version, doing="opening a session")
         executor = lease.executor
         self._take_over(context)
         try:
-            yield _welcome(message.frames[0].request, executor)
+            yield encode(_welcome(message.frames[0].request, executor))
             yield from self._carry_out(context, executor.run(message, data, skip=1))
-            for message, data in requests:
-                yield from self._carry_out(context, executor.run(message, data))
+            for received in requests:
+                message, data = decode_request(received)
+                with self._turn:
+                    answer = executor.run_one(message) if self._stream is context else None
+                if answer is not None:
+                    yield answer
+                else:
+                    yield from self._carry_out(context, executor.run(message, data))
         finally:
             with self._guard:
                 current = self._stream is context
@@ -138,9 +141,7 @@ class SessionService:
         else:
             self._on_client(True)
 
-    def _carry_out(
-        self, context: grpc.ServicerContext, packets: Iterator[Packet[SessionResponse]]
-    ) -> Iterator[Packet[SessionResponse]]:
+    def _carry_out(self, context: grpc.ServicerContext, packets: Iterator[Packet[SessionResponse]]) -> Iterator[bytes]:
         """The packets one by one, as long as this stream is the one that counts; never two streams at once."""
         while True:
             with self._turn:
@@ -149,7 +150,7 @@ class SessionService:
                 packet = next(packets, None)
             if packet is None:
                 return
-            yield packet
+            yield encode(packet)
 
 
 def _welcome(request: int, executor: Executor) -> Packet[SessionResponse]:
