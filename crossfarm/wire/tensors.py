@@ -74,7 +74,7 @@ def call_message(request: int, number: int) -> bytes:
 def done_message(request: int) -> bytes:
     """The SessionResponse that says that ``request`` succeeded, and nothing else."""
     reply = b"\x08" + _varint(request) + b"\x10\x01"
-    return b"\x0a" + _varint(len(reply)) + reply
+    return b"\x12" + _varint(len(reply)) + reply
 
 
 def decoder(kind: type[M]) -> Callable[[bytes], tuple[M, memoryview]]:
