@@ -148,8 +148,8 @@ class Session:
                 self._read()
         finally:
             self._reading.release()
-        if self._sleepers:
-            self._wake()
+            if self._sleepers:
+                self._wake()
         return future
 
     def request(self, frame: RequestFrame, payload: memoryview | None = None) -> Future[Any]:
