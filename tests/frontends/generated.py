@@ -204,7 +204,8 @@ def realizations(draw: st.DrawFn, around: Surroundings, depth: int) -> Stmt:
         axes.append(IterVar(Var(draw(NAMES), dtype), dom, draw(st.sampled_from(AXIS_KINDS))))
         values.append(draw(expressions(around, dtype, 1)))
     inside = around.plus(*(axis.var for axis in axes))
-    reads, writes = (tuple(draw(st.lists(regions(inside), max_size=2))) for _ in range(2))
+    reads = tuple(draw(st.lists(regions(inside), min_size=1, max_size=2)))  # both empty would mean: infer them
+    writes = tuple(draw(st.lists(regions(inside), max_size=2)))
     allocated = draw(buffers(around)) if draw(st.booleans()) else None
     if allocated is not None:
         inside = inside.plus_buffer(allocated)

@@ -44,4 +44,5 @@ def device_of(tmp_path: Path) -> Iterator[Callable[..., Device]]:
 def cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Device]:
     """One CPU device for tests that leave it as it was."""
     with open_device("cpu", tmp_path_factory.mktemp("state")) as device:
+        device.synchronize()  # the connection is the device's, not that of the first test to use it
         yield device

@@ -6,6 +6,7 @@ and does a job. The processes are real; nothing is told that it will be killed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -84,8 +85,12 @@ class RunningFarm:
 
     def processes(self, program: str) -> list[psutil.Process]:
         """Running processes of one of its programs, by module name."""
-        family = psutil.Process(self.pid).children(recursive=True)
-        return [p for p in family if p.status() != psutil.STATUS_ZOMBIE and program in p.cmdline()]
+        found = []
+        for process in psutil.Process(self.pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended while we looked
+                if process.status() != psutil.STATUS_ZOMBIE and program in process.cmdline():
+                    found.append(process)
+        return found
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from crossfarm.frontends.tvmscript import arguments as args
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.attributes import attributes
 from crossfarm.frontends.tvmscript.buffers import regions_of
 from crossfarm.frontends.tvmscript.context import BlockFrame, FunctionContext, Scope, spelled
@@ -51,7 +50,7 @@ def realize(frame: BlockFrame, body: Stmt, *, infer: bool = True) -> BlockRealiz
     """The finished block."""
     reads, writes = frame.reads, frame.writes
     allocs, matches = tuple(frame.alloc_buffers), tuple(frame.match_buffers)
-    if not reads and not writes:
+    if reads == () and writes == ():
         reads = writes = None  # TVM prints both empty for the opaque blocks of its external operators
     if infer and (reads is None or writes is None):
         found = infer_accesses(body, frame.init, allocs, matches)
@@ -89,14 +88,14 @@ def parse_axis(ctx: FunctionContext, call: ast.Call, kind: str, targets: list[as
     bound = args.bind_arguments(ctx, call, what, ("dom", "binding", "dtype"), 2)
     if len(targets) != 1:
         raise ctx.source.error(call, f"{what} gives one axis, not {len(targets)}", construct=what)
-    value = ex.number(ctx, bound["binding"])
+    value = args.number(ctx, bound["binding"])
     dom = bound["dom"]
     if isinstance(dom, (ast.Tuple, ast.List)):
         if len(dom.elts) != 2:
             raise ctx.source.error(dom, f"the domain of {what} is an extent or (begin, end)", construct=what)
-        start, extent = extent_between(ex.number(ctx, dom.elts[0]), ex.number(ctx, dom.elts[1]))
+        start, extent = extent_between(args.number(ctx, dom.elts[0]), args.number(ctx, dom.elts[1]))
     else:
-        extent = ex.expr(ctx, dom)
+        extent = args.expr(ctx, dom)
         start = ops.const(0, extent.dtype) if dt.is_int(extent.dtype) else extent
     if not dt.is_int(extent.dtype):
         raise ctx.source.error(dom, f"a domain of dtype {extent.dtype} in {what}", construct=what, hint="use integers")
@@ -125,7 +124,7 @@ def parse_remap(ctx: FunctionContext, call: ast.Call, targets: list[ast.Name]) -
                 construct="T.axis.remap",
                 hint="S is spatial, R is reduce",
             )
-        value = ex.expr(ctx, node)
+        value = args.expr(ctx, node)
         if not isinstance(value, Var) or value not in ctx.loops:
             raise ctx.source.error(
                 node, f"{spelled(ctx, node)} is not a loop variable", construct="T.axis.remap",
@@ -140,7 +139,7 @@ def parse_where(ctx: FunctionContext, call: ast.Call) -> None:
     (node,) = args.positional(ctx, call, "T.where", 1)
     if frame.predicate is not None:
         raise ctx.source.error(call, "T.where appears twice in one block", construct="T.where")
-    frame.predicate = ex.condition(ctx, node, "T.where")
+    frame.predicate = args.condition(ctx, node, "T.where")
 
 
 def parse_regions(ctx: FunctionContext, call: ast.Call, which: str) -> None:
