@@ -1,13 +1,19 @@
-"""Matching a call's arguments to parameter names, and reading the plain ones: integers, strings, dtypes, booleans."""
+"""What constructs are given: a call's arguments by parameter name, and each read as what it has to be.
+
+That is an expression, a number, a condition, a constant integer, a string, a boolean or a dtype.
+"""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Sequence
 
-from crossfarm.frontends.tvmscript.context import FunctionContext, spelled
+from crossfarm.errors import InvalidModule, ScriptError
+from crossfarm.frontends.tvmscript.context import FunctionContext, Value, spelled
 from crossfarm.frontends.tvmscript.source import nearest
 from crossfarm.ir import dtype as dt
+from crossfarm.ir import ops
+from crossfarm.ir.expr import Expr, IntImm
 
 
 def bind_arguments(
@@ -57,6 +63,55 @@ def positional(ctx: FunctionContext, call: ast.Call, what: str, count: int | Non
     if count is not None and len(call.args) != count:
         raise ctx.source.error(call, f"{what} takes {count} arguments, not {len(call.args)}", construct=what)
     return list(call.args)
+
+
+def expr(ctx: FunctionContext, node: ast.expr, dtype: str | None = None) -> Expr:
+    """An expression with a dtype: Python numbers become literals of ``dtype``, or of their default."""
+    return as_expr(ctx, node, ctx.evaluate(node), dtype)
+
+
+def as_expr(ctx: FunctionContext, node: ast.expr, value: Value, dtype: str | None = None) -> Expr:
+    """The same for a value already evaluated."""
+    if isinstance(value, str):
+        raise ctx.source.error(node, f"a string where a number is needed: {value[:40]!r}", construct="string")
+    if isinstance(value, Expr):
+        return value
+    try:
+        if dtype is not None and isinstance(value, float) and not dt.is_float(dtype):
+            dtype = None
+        return ops.const(value, dtype)
+    except InvalidModule as error:
+        raise ctx.source.wrap(node, error, "literal") from None
+
+
+def number(ctx: FunctionContext, node: ast.expr) -> Expr | bool | int | float:
+    """An operand: an expression, or a Python number that may still adopt a dtype."""
+    value = ctx.evaluate(node)
+    if isinstance(value, str):
+        raise ctx.source.error(node, f"a string where a number is needed: {value[:40]!r}", construct="string")
+    return value
+
+
+def condition(ctx: FunctionContext, node: ast.expr, what: str) -> Expr:
+    """A bool expression."""
+    try:
+        return ops.condition(number(ctx, node), what)
+    except ScriptError:
+        raise
+    except InvalidModule as error:
+        raise ctx.source.wrap(node, error, what) from None
+
+
+def integer(ctx: FunctionContext, node: ast.expr, what: str, low: int = 0, high: int = 2**31 - 1) -> int:
+    """A constant integer within bounds."""
+    value = ctx.evaluate(node)
+    if isinstance(value, IntImm):
+        value = value.value
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ctx.source.error(node, f"{what} must be a constant integer, not {spelled(ctx, node)}", construct=what)
+    if not low <= value <= high:
+        raise ctx.source.error(node, f"{what} must lie between {low} and {high}, not be {value}", construct=what)
+    return value
 
 
 def string(ctx: FunctionContext, node: ast.expr, what: str) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript import blocks, scoped
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.buffers import DETAILS, make_buffer, region_of
 from crossfarm.frontends.tvmscript.context import FunctionContext, HandleParam, spelled
+from crossfarm.frontends.tvmscript.expressions import indexed
 from crossfarm.frontends.tvmscript.loops import check_thread
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
@@ -49,9 +49,9 @@ def parse_annotated(ctx: FunctionContext, node: ast.AnnAssign) -> Result:
     if isinstance(annotation, ast.Call) and ctx.resolve(annotation.func) == "tir.handle":
         annotation = annotation.func
     if ctx.resolve(annotation) == "tir.Let":
-        return _let(ctx, node.target, ex.expr(ctx, node.value))
+        return _let(ctx, node.target, args.expr(ctx, node.value))
     dtype = args.dtype(ctx, annotation, node.target.id)
-    value = ex.expr(ctx, node.value, dtype)
+    value = args.expr(ctx, node.value, dtype)
     if value.dtype != dtype:
         raise ctx.source.error(
             node.value, f"{node.target.id} is declared {dtype} and its value is {value.dtype}", construct="annotation",
@@ -74,9 +74,9 @@ def parse_augmented(ctx: FunctionContext, node: ast.AugAssign) -> Result:
 
 
 def _store(ctx: FunctionContext, target: ast.Subscript, value_node: ast.expr) -> Stmt:
-    buffer, indices = ex.indexed(ctx, target)
+    buffer, indices = indexed(ctx, target)
     wanted = BufferLoad(buffer, indices).dtype
-    value = ex.expr(ctx, value_node, wanted)
+    value = args.expr(ctx, value_node, wanted)
     if value.dtype != wanted:
         from_float = dt.is_float(value.dtype) and not dt.is_float(wanted)
         lanes = dt.lanes_of(value.dtype) not in (1, dt.lanes_of(wanted))
@@ -133,7 +133,7 @@ def _assign_name(ctx: FunctionContext, target: ast.Name, value: ast.expr) -> Res
         raise ctx.source.error(
             value, f"{value.id} gets a second name", construct="assignment", hint="use the buffer itself"
         )
-    return _let(ctx, target, ex.expr(ctx, value))
+    return _let(ctx, target, args.expr(ctx, value))
 
 
 def _let(ctx: FunctionContext, target: ast.Name, value: Expr) -> Result:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.arguments import elements
 from crossfarm.frontends.tvmscript.context import FunctionContext
 from crossfarm.frontends.tvmscript.dialect import attribute_key
@@ -39,7 +38,7 @@ def attribute_value(ctx: FunctionContext, node: ast.expr, what: str) -> AttrValu
         return tuple(attribute_value(ctx, item, what) for item in elements(ctx, node))
     if isinstance(node, ast.Name) and isinstance(named := ctx.lookup(node.id), Buffer):
         return named.name  # a hint such as layout_free_placeholders: the name is what is left of it
-    value = ex.evaluate(ctx, node)
+    value = ctx.evaluate(node)
     if isinstance(value, IntImm):
         return bool(value.value) if dt.is_bool(value.dtype) else value.value
     return value.value if isinstance(value, FloatImm) else value

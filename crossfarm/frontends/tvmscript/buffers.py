@@ -6,7 +6,6 @@ import ast
 from collections.abc import Mapping
 
 from crossfarm.frontends.tvmscript import arguments as args
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.context import FunctionContext, View, spelled
 from crossfarm.frontends.tvmscript.source import nearest
 from crossfarm.ir import dtype as dt
@@ -62,7 +61,7 @@ def shape_of(
             if defines:
                 _define_names(ctx, inner, like[0].dtype if like else None)
             item = inner
-        size = ex.expr(ctx, item)
+        size = args.expr(ctx, item)
         if not dt.is_int(size.dtype) or dt.lanes_of(size.dtype) != 1:
             raise ctx.source.error(item, f"a size of dtype {size.dtype} in {what}", construct=what, hint="use integers")
         if isinstance(size, IntImm) and size.value < 0:
@@ -100,14 +99,14 @@ def region_of(ctx: FunctionContext, node: ast.expr, what: str) -> BufferRegion:
 
 def _range(ctx: FunctionContext, node: ast.expr, dim: Expr) -> Range:
     if not isinstance(node, ast.Slice):
-        index = ex.expr(ctx, node)
+        index = args.expr(ctx, node)
         if not dt.is_int(index.dtype) or dt.lanes_of(index.dtype) != 1:
             raise ctx.source.error(node, f"an index of dtype {index.dtype} in a region", construct="region")
         return Range(index, ops.const(1, index.dtype))
-    if node.step is not None and ex.integer(ctx, node.step, "the step of a region") != 1:
+    if node.step is not None and args.integer(ctx, node.step, "the step of a region") != 1:
         raise ctx.source.error(node.step, "a region has no step", construct="region")
-    start = ex.number(ctx, node.lower) if node.lower is not None else 0
-    stop = ex.number(ctx, node.upper) if node.upper is not None else dim
+    start = args.number(ctx, node.lower) if node.lower is not None else 0
+    stop = args.number(ctx, node.upper) if node.upper is not None else dim
     return Range(*extent_between(start, stop))
 
 
@@ -129,7 +128,7 @@ def _offset(
             raise ctx.source.error(given, "elem_offset is one expression", construct="elem_offset")
         return None if isinstance(found[0], IntImm) and found[0].value == 0 else found[0]
     factor = bound.get("offset_factor")
-    if defines and factor is not None and not args.is_none(factor) and ex.integer(ctx, factor, "offset_factor") != 0:
+    if defines and factor is not None and not args.is_none(factor) and args.integer(ctx, factor, "offset_factor") != 0:
         # TVM makes the offset a variable then: the view may start anywhere
         return Var(f"{name}_elem_offset", shape[0].dtype if shape else "int32")
     return None
@@ -150,7 +149,7 @@ def _scope(ctx: FunctionContext, bound: Mapping[str, ast.expr], what: str) -> st
 def _align(ctx: FunctionContext, bound: Mapping[str, ast.expr]) -> int:
     if args.is_none(bound.get("align")):
         return _DEFAULT_ALIGN
-    align = ex.integer(ctx, bound["align"], "align", -1, 1 << 16)
+    align = args.integer(ctx, bound["align"], "align", -1, 1 << 16)
     if align in (-1, 0):
         return _DEFAULT_ALIGN
     if align & (align - 1):

@@ -5,22 +5,17 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
-from crossfarm.frontends.tvmscript import expressions as ex
-from crossfarm.frontends.tvmscript.context import FunctionContext, Scope, spelled
-from crossfarm.frontends.tvmscript.dialect import is_dialect_name
+from crossfarm.frontends.tvmscript.context import FunctionContext, Scope, Value, spelled
+from crossfarm.frontends.tvmscript.dialect import STATEMENT_NAMES, is_dialect_name
 from crossfarm.frontends.tvmscript.source import nearest
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Broadcast, BufferLoad, Call, Cast, Expr, Let, Ramp, StringImm, Var
 from crossfarm.ir.intrinsics import BY_SCRIPT, EXTERN_ALLOWED, INTRINSICS
-
-if TYPE_CHECKING:
-    from crossfarm.frontends.tvmscript.expressions import Value
 
 #: Operators by name. Those with a capital are constructors in TVM: all the same here.
 _OPERATORS = {
@@ -67,7 +62,7 @@ def evaluate_call(ctx: FunctionContext, node: ast.Call) -> Value:
         raise unknown_construct(ctx, node.func, short)
     if isinstance(node.func, ast.Attribute) and name is None:
         if node.func.attr == "astype" and not _is_plain_name(ctx, node.func.value):
-            return ops.cast(ex.number(ctx, node.func.value), _dtype_argument(ctx, node, "astype"))
+            return ops.cast(args.number(ctx, node.func.value), _dtype_argument(ctx, node, "astype"))
         if node.func.attr == "access_ptr":
             raise ctx.source.error(
                 node, "access_ptr is not part of the subset", construct="access_ptr",
@@ -88,8 +83,6 @@ def unknown_construct(ctx: FunctionContext, node: ast.AST, short: str) -> Script
     """The error for ``T.<short>``, with what to write instead or the nearest name."""
     if short in _REFUSED:
         return ctx.source.error(node, f"T.{short} is outside the subset", construct=f"T.{short}", hint=_REFUSED[short])
-    from crossfarm.frontends.tvmscript.statements import STATEMENT_NAMES  # its names count as known, too
-
     known = [*_HANDLERS, *STATEMENT_NAMES, *dt.SCALARS]
     if short in STATEMENT_NAMES:
         return ctx.source.error(node, f"T.{short} has no place here", construct=f"T.{short}")
@@ -121,7 +114,7 @@ def _typed(ctx: FunctionContext, node: ast.Call, dtype: str) -> Value:
             node, f"T.{dtype}() declares a variable, and belongs in an assignment", construct=f"T.{dtype}",
             hint=f"n = T.{dtype}()",
         )  # fmt: skip
-    value = ex.evaluate(ctx, bound["value"])
+    value = ctx.evaluate(bound["value"])
     if not isinstance(value, str):
         return ops.cast(value, dtype)
     if value not in ("inf", "-inf", "nan"):
@@ -134,7 +127,7 @@ def _typed(ctx: FunctionContext, node: ast.Call, dtype: str) -> Value:
 
 def _operator(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, f"T.{name}", ("a", "b", *_REPEATED), 2)
-    a, b = ops.unify(ex.number(ctx, bound["a"]), ex.number(ctx, bound["b"]), name)
+    a, b = ops.unify(args.number(ctx, bound["a"]), args.number(ctx, bound["b"]), name)
     if _OPERATORS[name] == "mod" and dt.is_float(a.dtype):
         return ops.call_intrin("fmod", a, b)  # TVM has one node for both remainders
     return ops.binary(_OPERATORS[name], a, b)
@@ -142,18 +135,18 @@ def _operator(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
 
 def _ceildiv(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     first, second = args.positional(ctx, node, f"T.{name}", 2)
-    a, b = ops.unify(ex.number(ctx, first), ex.number(ctx, second), f"T.{name}")
+    a, b = ops.unify(args.number(ctx, first), args.number(ctx, second), f"T.{name}")
     return ops.floordiv(ops.sub(ops.add(a, b), 1), b)
 
 
 def _not(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
-    return ops.logical_not(ex.number(ctx, args.positional(ctx, node, f"T.{name}", 1)[0]))
+    return ops.logical_not(args.number(ctx, args.positional(ctx, node, f"T.{name}", 1)[0]))
 
 
 def _cast(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, "T.Cast", ("dtype", "value", "span"), 2)
     dtype = args.dtype(ctx, bound["dtype"], "T.Cast")
-    value = ex.expr(ctx, bound["value"])
+    value = args.expr(ctx, bound["value"])
     if dt.lanes_of(dtype) != dt.lanes_of(value.dtype) or "handle" in (dtype, value.dtype):
         raise ctx.source.error(node, f"{value.dtype} cannot be cast to {dtype}", construct="T.Cast")
     return Cast(value, dtype)
@@ -161,18 +154,18 @@ def _cast(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
 
 def _astype(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, "T.cast", ("value", "dtype", "span"), 2)
-    return ops.cast(ex.number(ctx, bound["value"]), args.dtype(ctx, bound["dtype"], "T.cast"))
+    return ops.cast(args.number(ctx, bound["value"]), args.dtype(ctx, bound["dtype"], "T.cast"))
 
 
 def _select(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, f"T.{name}", ("condition", "true_value", "false_value", *_REPEATED), 3)
-    values = [ex.number(ctx, bound[key]) for key in ("condition", "true_value", "false_value")]
+    values = [args.number(ctx, bound[key]) for key in ("condition", "true_value", "false_value")]
     return (ops.select if name == "Select" else ops.if_then_else)(*values)
 
 
 def _ramp(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, "T.Ramp", ("base", "stride", "lanes", "span"), 3)
-    base, stride = ops.unify(ex.number(ctx, bound["base"]), ex.number(ctx, bound["stride"]), "T.Ramp")
+    base, stride = ops.unify(args.number(ctx, bound["base"]), args.number(ctx, bound["stride"]), "T.Ramp")
     if not dt.is_int(base.dtype) or dt.lanes_of(base.dtype) != 1:
         raise ctx.source.error(node, f"T.Ramp needs scalar integers, not {base.dtype}", construct="T.Ramp")
     return Ramp(base, stride, _lanes(ctx, bound["lanes"]))
@@ -180,14 +173,14 @@ def _ramp(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
 
 def _broadcast(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     bound = args.bind_arguments(ctx, node, "T.Broadcast", ("value", "lanes", "span"), 2)
-    value = ex.expr(ctx, bound["value"])
+    value = args.expr(ctx, bound["value"])
     if dt.lanes_of(value.dtype) != 1 or value.dtype == "handle":
         raise ctx.source.error(node, f"T.Broadcast needs a scalar, not {value.dtype}", construct="T.Broadcast")
     return Broadcast(value, _lanes(ctx, bound["lanes"]))
 
 
 def _lanes(ctx: FunctionContext, node: ast.expr) -> int:
-    return ex.integer(ctx, node, "the number of lanes", 2, dt.MAX_LANES)
+    return args.integer(ctx, node, "the number of lanes", 2, dt.MAX_LANES)
 
 
 def _let(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
@@ -203,11 +196,11 @@ def _let(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     if not isinstance(target, ast.Name):
         raise ctx.source.error(target, f"T.Let binds a name, not {spelled(ctx, target)}", construct="T.Let")
     declared = ctx.lookup(target.id)
-    value = ex.expr(ctx, value_node, declared.dtype if isinstance(declared, Var) else None)
+    value = args.expr(ctx, value_node, declared.dtype if isinstance(declared, Var) else None)
     var = Var(target.id, value.dtype)
     with Scope(ctx, "let"):
         ctx.bind(target.id, var)
-        body = ex.expr(ctx, body_node)
+        body = args.expr(ctx, body_node)
     return Let(var, value, body)
 
 
@@ -260,7 +253,7 @@ def _extern(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
 
 
 def _extern_argument(ctx: FunctionContext, node: ast.expr, dtype: str) -> Expr:
-    value = ex.number(ctx, node)
+    value = args.number(ctx, node)
     return ops.const(value, dtype if dt.is_float(dtype) else None) if isinstance(value, float) else ops.as_expr(value)
 
 
@@ -270,7 +263,7 @@ def _address_of(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
         value = ctx.lookup(item.id)
         if isinstance(value, Buffer):
             return address_of(value)
-    load = ex.expr(ctx, item)
+    load = args.expr(ctx, item)
     if not isinstance(load, BufferLoad):
         raise ctx.source.error(item, "only an element of a buffer has an address", construct="T.address_of")
     return Call("address_of", (load,), "handle")
@@ -287,7 +280,7 @@ def _reinterpret(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
             dtype_node, value_node = value_node, dtype_node
     else:
         raise ctx.source.error(node, "T.reinterpret needs a dtype", construct="T.reinterpret")
-    dtype, value = args.dtype(ctx, dtype_node, "T.reinterpret"), ex.expr(ctx, value_node)
+    dtype, value = args.dtype(ctx, dtype_node, "T.reinterpret"), args.expr(ctx, value_node)
     if dt.itemsize(dtype) != dt.itemsize(value.dtype):
         raise ctx.source.error(
             node,
@@ -310,7 +303,7 @@ def _intrinsic(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     keywords.pop("span", None)
     if keywords or any(isinstance(a, ast.Starred) for a in node.args):
         raise ctx.source.error(node, f"T.{name} takes {row.arity} positional arguments", construct=f"T.{name}")
-    operands = [ex.number(ctx, item) for item in node.args]
+    operands = [args.number(ctx, item) for item in node.args]
     if dtype is None and row.domain == "float":
         operands = [float(o) if isinstance(o, int) and not isinstance(o, bool) else o for o in operands]
     return ops.call_intrin(row.name, *operands, dtype=dtype)

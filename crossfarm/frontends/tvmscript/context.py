@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -37,6 +37,10 @@ class HandleParam:
 Binding = Expr | Buffer | View | HandleParam | bool | int | float | str
 
 
+#: What an expression evaluates to: an Expr, or a Python constant without a dtype yet.
+Value = Expr | bool | int | float | str
+
+
 @dataclass
 class BlockFrame:
     """A block under construction; the root frame of a function is one too."""
@@ -67,12 +71,21 @@ class FunctionContext:
 
     Args:
         captured: names a decorator found outside the function; only plain constants and ``TypeVar``s count.
+        evaluate: the grammar's entry for expressions, by which the constructs that expressions consist of come back to
+            it. (The one for statements goes from each statement to those inside.)
     """
 
-    def __init__(self, source: Source, aliases: Aliases, captured: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        source: Source,
+        aliases: Aliases,
+        captured: Mapping[str, Any],
+        evaluate: Callable[[FunctionContext, ast.expr], Value],
+    ) -> None:
         self.source = source
         self.aliases = aliases
         self.captured = captured
+        self._evaluate = evaluate
         self.scopes: list[dict[str, Binding]] = [{}]
         self.frames: list[Frame] = [Frame("function")]
         self.blocks: list[BlockFrame] = []
@@ -88,6 +101,10 @@ class FunctionContext:
         self.has_blocks = False
         #: The text has blocks somewhere: allocations belong to the block around them.
         self.in_block_form = False
+
+    def evaluate(self, node: ast.expr) -> Value:
+        """The value of an expression. Raises ScriptError for anything outside the subset."""
+        return self._evaluate(self, node)
 
     def lookup(self, name: str) -> Binding | None:
         """What ``name`` stands for, innermost scope first, then symbolic sizes, then captured constants."""

@@ -51,6 +51,14 @@ SPELLINGS = {
     "tir.inf": "tir.infinity",
 }
 
+#: Constructs that are statements or parts of them; for "nearest known" and "has no place here".
+STATEMENT_NAMES = (
+    "block", "init", "where", "reads", "writes", "block_attr", "alloc_buffer", "match_buffer", "axis.remap",
+    "axis.spatial", "axis.reduce", "axis.scan", "axis.opaque", "grid", "serial", "parallel", "vectorized", "unroll",
+    "thread_binding", "launch_thread", "env_thread", "allocate", "decl_buffer", "LetStmt", "attr", "func_attr",
+    "evaluate", "Assert", "Buffer", "handle", "prim_func", "buffer_store", "realize",
+)  # fmt: skip
+
 _HEADER_COMMENT = re.compile(r"^#\s*((?:from|import)\s.+)$")
 
 

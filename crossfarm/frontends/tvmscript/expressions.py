@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import calls
-from crossfarm.frontends.tvmscript.context import FunctionContext, HandleParam, View, spelled
+from crossfarm.frontends.tvmscript.arguments import expr, integer, number
+from crossfarm.frontends.tvmscript.context import FunctionContext, HandleParam, Value, View, spelled
 from crossfarm.frontends.tvmscript.dialect import is_dialect_name
 from crossfarm.frontends.tvmscript.views import element_of
 from crossfarm.ir import dtype as dt
@@ -17,9 +18,6 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Ramp
 from crossfarm.ir.regions import extent_between
 from crossfarm.ir.visitor import MAX_DEPTH
-
-#: What an expression evaluates to: an Expr, or a Python constant without a dtype yet.
-Value = Expr | bool | int | float | str
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add",
@@ -112,55 +110,6 @@ def evaluate(ctx: FunctionContext, node: ast.expr) -> Value:
         return _attribute(ctx, node)
     name, hint = _REFUSED.get(type(node), (type(node).__name__, ""))
     raise ctx.source.error(node, f"{name} is not part of the script language here", construct=name, hint=hint)
-
-
-def expr(ctx: FunctionContext, node: ast.expr, dtype: str | None = None) -> Expr:
-    """An expression with a dtype: Python numbers become literals of ``dtype``, or of their default."""
-    return as_expr(ctx, node, evaluate(ctx, node), dtype)
-
-
-def as_expr(ctx: FunctionContext, node: ast.expr, value: Value, dtype: str | None = None) -> Expr:
-    """The same for a value already evaluated."""
-    if isinstance(value, str):
-        raise ctx.source.error(node, f"a string where a number is needed: {value[:40]!r}", construct="string")
-    if isinstance(value, Expr):
-        return value
-    try:
-        if dtype is not None and isinstance(value, float) and not dt.is_float(dtype):
-            dtype = None
-        return ops.const(value, dtype)
-    except InvalidModule as error:
-        raise ctx.source.wrap(node, error, "literal") from None
-
-
-def number(ctx: FunctionContext, node: ast.expr) -> Expr | bool | int | float:
-    """An operand: an expression, or a Python number that may still adopt a dtype."""
-    value = evaluate(ctx, node)
-    if isinstance(value, str):
-        raise ctx.source.error(node, f"a string where a number is needed: {value[:40]!r}", construct="string")
-    return value
-
-
-def condition(ctx: FunctionContext, node: ast.expr, what: str) -> Expr:
-    """A bool expression."""
-    try:
-        return ops.condition(number(ctx, node), what)
-    except ScriptError:
-        raise
-    except InvalidModule as error:
-        raise ctx.source.wrap(node, error, what) from None
-
-
-def integer(ctx: FunctionContext, node: ast.expr, what: str, low: int = 0, high: int = 2**31 - 1) -> int:
-    """A constant integer within bounds."""
-    value = evaluate(ctx, node)
-    if isinstance(value, IntImm):
-        value = value.value
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ctx.source.error(node, f"{what} must be a constant integer, not {spelled(ctx, node)}", construct=what)
-    if not low <= value <= high:
-        raise ctx.source.error(node, f"{what} must lie between {low} and {high}, not be {value}", construct=what)
-    return value
 
 
 def indices(ctx: FunctionContext, node: ast.Subscript) -> tuple[Expr, ...]:

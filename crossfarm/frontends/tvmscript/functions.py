@@ -13,6 +13,7 @@ from crossfarm.frontends.tvmscript.blocks import realize
 from crossfarm.frontends.tvmscript.buffers import DETAILS, make_buffer
 from crossfarm.frontends.tvmscript.context import BlockFrame, FunctionContext, HandleParam, spelled
 from crossfarm.frontends.tvmscript.dialect import Aliases
+from crossfarm.frontends.tvmscript.expressions import evaluate
 from crossfarm.frontends.tvmscript.source import Source, nearest
 from crossfarm.frontends.tvmscript.statements import parse_body
 from crossfarm.ir import dtype as dt
@@ -31,7 +32,7 @@ _REDUNDANT = ("s_tir", "tir.s_tir")
 def parse_function(source: Source, aliases: Aliases, node: ast.FunctionDef, captured: Mapping[str, Any]) -> PrimFunc:
     """A ``@T.prim_func``. Raises ScriptError for any other function, and for one that nests too deep."""
     private = _decorator(source, aliases, node)
-    ctx = FunctionContext(source, aliases, captured)
+    ctx = FunctionContext(source, aliases, captured, evaluate)
     try:
         body = _parse(ctx, node)
     except RecursionError:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.attributes import attributes
 from crossfarm.frontends.tvmscript.context import FunctionContext, Scope, spelled
 from crossfarm.frontends.tvmscript.source import nearest
@@ -65,7 +64,7 @@ def parse_while(ctx: FunctionContext, node: ast.While, body: Body) -> Stmt:
         raise ctx.source.error(
             node.orelse[0], "while … else is not part of the script language", construct="while else"
         )
-    condition = ex.condition(ctx, node.test, "while")
+    condition = args.condition(ctx, node.test, "while")
     with Scope(ctx, "while"):
         return While(condition, body(ctx, node.body))
 
@@ -82,7 +81,7 @@ def check_thread(ctx: FunctionContext, node: ast.expr) -> str:
 
 
 def _grid(ctx: FunctionContext, node: ast.For, call: ast.Call, body: Body) -> Stmt:
-    extents = [ex.expr(ctx, item) for item in args.positional(ctx, call, "T.grid")]
+    extents = [args.expr(ctx, item) for item in args.positional(ctx, call, "T.grid")]
     targets = _targets(ctx, node.target, len(extents))
     if not extents:
         raise ctx.source.error(call, "T.grid needs at least one extent", construct="T.grid")
@@ -111,10 +110,10 @@ def _loop(ctx: FunctionContext, node: ast.For, call: ast.Call, name: str, body: 
     last = bound.get("stop") if "start" in bound else None
     assert first is not None
     if args.is_none(last):
-        minimum, extent = extent_between(0, ex.expr(ctx, first))
+        minimum, extent = extent_between(0, args.expr(ctx, first))
     else:
         assert last is not None
-        minimum, extent = extent_between(ex.number(ctx, first), ex.number(ctx, last))
+        minimum, extent = extent_between(args.number(ctx, first), args.number(ctx, last))
     _checked(ctx, call, extent)
     annotations: dict[str, AttrValue] = {}
     if not args.is_none(bound.get("annotations")):
@@ -124,7 +123,7 @@ def _loop(ctx: FunctionContext, node: ast.For, call: ast.Call, name: str, body: 
         if "thread" not in bound:
             raise ctx.source.error(call, f"{what} needs thread=", construct=what, hint='as in thread="threadIdx.x"')
         thread = check_thread(ctx, bound["thread"])
-    step = 1 if args.is_none(bound.get("step")) else ex.integer(ctx, bound["step"], "the step of a loop", 1)
+    step = 1 if args.is_none(bound.get("step")) else args.integer(ctx, bound["step"], "the step of a loop", 1)
     (target,) = _targets(ctx, node.target, 1)
     with Scope(ctx, "loop"):
         if step != 1:

@@ -10,6 +10,7 @@ from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript.attributes import attributes
 from crossfarm.frontends.tvmscript.context import FunctionContext
 from crossfarm.frontends.tvmscript.dialect import Aliases
+from crossfarm.frontends.tvmscript.expressions import evaluate
 from crossfarm.frontends.tvmscript.functions import parse_function
 from crossfarm.frontends.tvmscript.source import Source, nearest
 from crossfarm.ir.function import PrimFunc
@@ -103,7 +104,7 @@ def _module_call(source: Source, aliases: Aliases, call: ast.Call, captured: Map
             call, f"{text} has no place in a module", construct=text,
             hint=nearest((name or text).rsplit(".", 1)[-1], ["module_attrs"], "I.") or "I.module_attrs({...}) has",
         )  # fmt: skip
-    ctx = FunctionContext(source, aliases, captured)
+    ctx = FunctionContext(source, aliases, captured, evaluate)
     (node,) = args.positional(ctx, call, "I.module_attrs", 1)
     return attributes(ctx, node, "I.module_attrs")
 

@@ -6,7 +6,6 @@ import ast
 from collections.abc import Callable
 
 from crossfarm.frontends.tvmscript import arguments as args
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.attributes import attribute_value, attributes
 from crossfarm.frontends.tvmscript.buffers import DETAILS, make_buffer, shape_of
 from crossfarm.frontends.tvmscript.context import FunctionContext, View, spelled
@@ -33,7 +32,7 @@ def parse_scoped(ctx: FunctionContext, call: ast.Call, name: str, target: ast.ex
         bound = args.bind_arguments(ctx, call, "T.let", ("var", "value"), 2)
         if not isinstance(bound["var"], ast.Name):
             raise ctx.source.error(bound["var"], "T.let needs a name", construct="T.let")
-        return let(ctx, bound["var"], ex.expr(ctx, bound["value"]))
+        return let(ctx, bound["var"], args.expr(ctx, bound["value"]))
     if target is None and name == "tir.LetStmt":
         bound = args.bind_arguments(ctx, call, "T.LetStmt", ("value", "type_annotation", "var"), 1)
         target = bound.get("var")
@@ -42,7 +41,7 @@ def parse_scoped(ctx: FunctionContext, call: ast.Call, name: str, target: ast.ex
         raise ctx.source.error(call, f"T.{short} needs a name for what it makes", construct=f"T.{short}")
     if name == "tir.LetStmt":
         bound = args.bind_arguments(ctx, call, "T.LetStmt", ("value", "type_annotation", "var"), 1)
-        return let(ctx, target, ex.expr(ctx, bound["value"]))
+        return let(ctx, target, args.expr(ctx, bound["value"]))
     if name == "tir.allocate":
         return _allocate(ctx, call, target)
     return declare_buffer(ctx, call, target)
@@ -136,7 +135,7 @@ def _attr_node(ctx: FunctionContext, node: ast.expr) -> str:
         if value is None:
             raise ctx.undefined(node)
     if isinstance(node, ast.Call):  # T.int32(0) and the like: about nothing
-        ex.expr(ctx, node)
+        args.expr(ctx, node)
         return ""
     return args.string(ctx, node, "the node of T.attr")
 

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript import blocks, calls, loops
-from crossfarm.frontends.tvmscript import expressions as ex
 from crossfarm.frontends.tvmscript.assignments import parse_annotated, parse_assign, parse_augmented
 from crossfarm.frontends.tvmscript.attributes import attributes
 from crossfarm.frontends.tvmscript.context import FunctionContext, Scope, spelled
+from crossfarm.frontends.tvmscript.dialect import STATEMENT_NAMES
 from crossfarm.frontends.tvmscript.scoped import parse_scoped
 from crossfarm.frontends.tvmscript.source import nearest
 from crossfarm.ir.stmt import AssertStmt, Evaluate, IfThenElse, SeqStmt, Stmt
@@ -21,14 +21,6 @@ from crossfarm.ir.visitor import seq
 Wrap = Callable[[Stmt], Stmt]
 #: A statement, a wrap around what follows, or nothing (a declaration).
 Result = Stmt | Wrap | None
-
-#: Constructs that are statements or parts of them; for "nearest known" and "has no place here".
-STATEMENT_NAMES = (
-    "block", "init", "where", "reads", "writes", "block_attr", "alloc_buffer", "match_buffer", "axis.remap",
-    "axis.spatial", "axis.reduce", "axis.scan", "axis.opaque", "grid", "serial", "parallel", "vectorized", "unroll",
-    "thread_binding", "launch_thread", "env_thread", "allocate", "decl_buffer", "LetStmt", "attr", "func_attr",
-    "evaluate", "Assert", "Buffer", "handle", "prim_func", "buffer_store", "realize",
-)  # fmt: skip
 
 #: What ``with`` may open beside blocks.
 _SCOPED = ("tir.attr", "tir.launch_thread", "tir.allocate", "tir.decl_buffer", "tir.LetStmt", "tir.Let")
@@ -100,7 +92,7 @@ def _statement(ctx: FunctionContext, node: ast.stmt) -> Result:
 
 
 def _if(ctx: FunctionContext, node: ast.If) -> Stmt:
-    condition = ex.condition(ctx, node.test, "if")
+    condition = args.condition(ctx, node.test, "if")
     with Scope(ctx, "if"):
         then_body = parse_body(ctx, node.body)
     if not node.orelse:
@@ -111,7 +103,7 @@ def _if(ctx: FunctionContext, node: ast.If) -> Stmt:
 
 def _assert(ctx: FunctionContext, node: ast.AST, test: ast.expr, message: ast.expr | None) -> Stmt:
     text = args.string(ctx, message, "the message of assert") if message is not None else ""
-    return AssertStmt(ex.condition(ctx, test, "assert"), text)
+    return AssertStmt(args.condition(ctx, test, "assert"), text)
 
 
 def _with(ctx: FunctionContext, items: list[ast.withitem], stmts: list[ast.stmt]) -> Result:
@@ -159,7 +151,7 @@ def _expression(ctx: FunctionContext, node: ast.expr) -> Result:
     if isinstance(node, ast.Constant) and (isinstance(node.value, str) or node.value is ...):
         return None  # a docstring
     if not isinstance(node, ast.Call):
-        value = ex.expr(ctx, node)
+        value = args.expr(ctx, node)
         raise ctx.source.error(
             node, f"a {value.dtype} value that nothing uses", construct="expression statement",
             hint="T.evaluate(x) keeps an expression for its effect",
@@ -176,7 +168,7 @@ def _expression(ctx: FunctionContext, node: ast.expr) -> Result:
         _func_attr(ctx, node)
     elif name == "tir.evaluate":
         (item,) = args.positional(ctx, node, "T.evaluate", 1)
-        return Evaluate(ex.expr(ctx, item))
+        return Evaluate(args.expr(ctx, item))
     elif name == "tir.Assert":
         bound = args.bind_arguments(ctx, node, "T.Assert", ("condition", "message"), 2)
         return _assert(ctx, node, bound["condition"], bound["message"])
@@ -185,7 +177,7 @@ def _expression(ctx: FunctionContext, node: ast.expr) -> Result:
     elif name is not None and name.startswith("tir.") and short in STATEMENT_NAMES:
         raise ctx.source.error(node, f"T.{short} has no place here as a statement", construct=f"T.{short}")
     else:
-        return Evaluate(ex.as_expr(ctx, node, calls.evaluate_call(ctx, node)))
+        return Evaluate(args.as_expr(ctx, node, calls.evaluate_call(ctx, node)))
     return None
 
 
