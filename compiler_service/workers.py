@@ -34,6 +34,8 @@ log = logging.getLogger(__name__)
 
 #: A worker is replaced by a fresh one after this many builds, which bounds what the compiler leaks.
 BUILDS_PER_WORKER = 1000
+#: A build whose worker was killed from outside begins anew in another one, until this many were.
+KILLS_PER_BUILD = 3
 #: How long a new worker may take to load the compiler on a busy machine.
 START_SECONDS = 120.0
 #: How much of what a dead worker printed goes into the error.
@@ -107,16 +109,24 @@ class WorkerPool:
         Raises:
             BuildFailed: the compiler refused, crashed, or met a limit; says in which step.
             Cancelled: ``cancel`` was called.
-            ResourceExhausted: the queue is full. Unavailable: the pool closed.
+            ResourceExhausted: the queue is full. Unavailable: the pool closed, or worker after worker was killed.
             Error: what the worker raised.
         """
+        kills = 0
         while True:
             worker = self._take(job)
+            job.step = START
             job.on_step(START, 0, 0)
             try:
                 return worker.build(job)
-            except _NeverBegan:
-                continue  # it was dead before it took the job (the system killed it): another one will do
+            except _Killed as killed:
+                if killed.began and (kills := kills + 1) >= KILLS_PER_BUILD:
+                    raise Unavailable(
+                        f"the worker was killed from outside (SIGKILL) in step {job.step!r}, {kills} times in a row",
+                        hint="try again; if the machine is short of memory, give it fewer --workers",
+                        details={"step": job.step, "signal": "SIGKILL"},
+                    ) from None
+                continue  # nothing that the module did: another worker will do
             finally:
                 with self._condition:
                     job.worker = None
@@ -182,8 +192,15 @@ class WorkerPool:
             self._condition.notify_all()
 
 
-class _NeverBegan(Exception):
-    """A worker that had been ready was found dead before it began with the job."""
+class _Killed(Exception):
+    """A worker was killed by somebody else (an operator, the kernel), or was found dead before it began with the job.
+
+    A compiler that fails aborts or faults; SIGKILL is never its own doing.
+    """
+
+    def __init__(self, *, began: bool) -> None:
+        super().__init__()
+        self.began = began
 
 
 class _Worker:
@@ -298,9 +315,11 @@ class _Worker:
         self._killed = True
         code = self._process.wait()
         if self._ready and job.step == START:
-            return _NeverBegan()
+            return _Killed(began=False)
         said = self._output().decode("utf-8", "replace")[-_TAIL_BYTES:].strip()
         how = signal.Signals(-code).name if -code in signal.valid_signals() else f"exit code {code}"
+        if self._ready and code == -signal.SIGKILL:
+            return _Killed(began=True)
         if not self._ready:
             return InfrastructureError(f"a build worker could not start ({how}): {said}")
         if any(sign in said for sign in ("bad_alloc", "out of memory", "Out of memory", "MemoryError")):

@@ -64,7 +64,7 @@ def _hang(service: Service) -> psutil.Process:
     return worker
 
 
-@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS])
 def test_a_worker_that_dies_fails_its_build_and_nothing_else(start: Callable[..., Service], number: int) -> None:
     service = start("--workers", "1")
     struck = Asked(service.start_build(large(3000)))
@@ -106,6 +106,16 @@ def test_another_client_with_more_time_does_not_share_the_limit_of_the_first(sta
     assert done(patient.events)
 
 
+def test_a_worker_killed_from_outside_is_replaced_and_its_build_begins_anew(start: Callable[..., Service]) -> None:
+    service = start("--workers", "1")
+    asked = Asked(service.start_build(large(3000)))
+    asked.wait_for("step", "verify")
+    (worker,) = service.workers()
+    worker.kill()
+    asked.end()
+    assert done(asked.events)
+
+
 def test_one_variant_that_fails_ends_the_others(start: Callable[..., Service]) -> None:
     service = start("--workers", "2")
     service.build(add(0.5), "any-cpu", no_cache=True)
@@ -113,10 +123,10 @@ def test_one_variant_that_fails_ends_the_others(start: Callable[..., Service]) -
     first.suspend()
     asked = Asked(service.start_build(large(3000), "any-cpu"))
     asked.wait_for("step", "verify")
-    second.kill()
+    second.send_signal(signal.SIGABRT)
     asked.end()
     assert isinstance(asked.error, BuildFailed)
-    assert "crashed (SIGKILL)" in asked.error.message
+    assert "crashed (SIGABRT)" in asked.error.message
     assert not psutil.pid_exists(first.pid)
 
 
