@@ -50,7 +50,7 @@ def realize(frame: BlockFrame, body: Stmt, *, infer: bool = True) -> BlockRealiz
     """The finished block."""
     reads, writes = frame.reads, frame.writes
     allocs, matches = tuple(frame.alloc_buffers), tuple(frame.match_buffers)
-    if not reads and not writes:
+    if reads == () and writes == ():
         reads = writes = None  # TVM prints both empty for the opaque blocks of its external operators
     if infer and (reads is None or writes is None):
         found = infer_accesses(body, frame.init, allocs, matches)
