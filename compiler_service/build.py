@@ -29,6 +29,7 @@ from crossfarm.errors import BuildFailed, UnsupportedTarget
 from crossfarm.ir.expr import Var
 from crossfarm.ir.function import Param
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.visitor import make_room
 from crossfarm.target import Target
 from crossfarm.wire.v1 import artifact_pb2, compiler_pb2
 
@@ -88,6 +89,7 @@ def build_variant(
         if keep:
             sources[f"{len(sources):02}_{name}.py"] = result.script()
 
+    make_room()
     lowered, pass_times = run_pipeline(module, target, keep_module, announce)
     steps.extend(pass_times)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
+from compiler_service.codegen.llvm_math import emit_call
 from compiler_service.codegen.llvm_text import (
     Builder,
     Value,
@@ -151,8 +152,6 @@ class ExprEmitter:
         return self.b.value(node.dtype, f"select {condition.typed}, {a.typed}, {b.typed}")
 
     def emit_Call(self, node: Call) -> Value:
-        from compiler_service.codegen.llvm_math import emit_call
-
         return emit_call(self, node)
 
     def choose(self, condition: Expr, if_true: Expr, if_false: Expr) -> Value:
@@ -305,8 +304,28 @@ class ExprEmitter:
         """Through float32 where that is exact, else float64, so that the result is rounded once."""
         if not dt.is_float(value.dtype):
             small = dt.is_bool(value.dtype) or dt.bits(value.dtype) <= 16
+            if dt.bits(value.dtype) == 64 and dt.scalar_of(dtype) == "bfloat16":
+                value = self._in_53_bits(value)
             value = self.convert(value, dt.with_lanes("float32" if small else "float64", dt.lanes_of(dtype)))
         return self.half.narrow(self.b, value, dtype)
+
+    def _in_53_bits(self, value: Value) -> Value:
+        """A 64-bit integer that float64 holds and that rounds to fewer digits as ``value`` does.
+
+        The last 11 bits of a large one only say whether there is a remainder: they go into the bit above, which is
+        rounding to odd.
+        """
+        low = self.binary("bitand", value, int_constant(value.dtype, 0x7FF))
+        carried = self.binary("add", low, int_constant(value.dtype, 0x7FF))
+        sticky = self.binary("bitand", carried, int_constant(value.dtype, 0x800))
+        odd = self.binary("bitor", self.binary("sub", value, low), sticky)
+        # what has no bits above the 53rd, but for copies of the sign, is exact already
+        shifted = self.binary("shr", value, int_constant(value.dtype, 53))
+        large = self._compare("ne", shifted, zero(value.dtype))
+        if dt.is_signed(value.dtype):
+            large_negative = self._compare("ne", shifted, int_constant(value.dtype, -1))
+            large = self.b.value(large.dtype, f"and {large.typed}, {large_negative.text}")
+        return self.b.value(value.dtype, f"select {large.typed}, {odd.typed}, {value.typed}")
 
     def _from_float(self, value: Value, dtype: str) -> Value:
         lanes, target = dt.lanes_of(dtype), dt.scalar_of(dtype)

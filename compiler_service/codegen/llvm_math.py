@@ -5,17 +5,16 @@ float16 and bfloat16 go through float32, with one rounding at the end.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import Protocol
 
-from compiler_service.codegen.llvm_half import is_half
-from compiler_service.codegen.llvm_text import Value, float_constant, int_constant, register_type, zero
+from compiler_service.codegen.llvm_half import HalfConversions, is_half
+from compiler_service.codegen.llvm_text import Builder, Value, float_constant, int_constant, register_type, zero
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Call, Expr, StringImm
 from crossfarm.ir.intrinsics import EXTERN_ALLOWED
-
-if TYPE_CHECKING:
-    from compiler_service.codegen.llvm_expr import ExprEmitter
 
 #: Intrinsic → LLVM's, for float32 and float64.
 _LLVM = {
@@ -29,7 +28,32 @@ _LLVM = {
 _LIBM = {name: name for name in ("log1p", "erf", "asinh", "acosh", "atanh", "fmod", "hypot", "nextafter")}
 
 
-def emit_call(e: ExprEmitter, node: Call) -> Value:
+class Emitter(Protocol):
+    """What intrinsics need of ``llvm_expr.ExprEmitter``, which emits their arguments."""
+
+    function: str
+    half: HalfConversions
+    b: Builder
+    externs: dict[str, str]
+
+    def emit(self, node: Expr) -> Value: ...
+
+    def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Value: ...
+
+    def choose(self, condition: Expr, if_true: Expr, if_false: Expr) -> Value: ...
+
+    def is_unsafe(self, node: Expr) -> bool: ...
+
+    def binary(self, op: str, a: Value, b: Value) -> Value: ...
+
+    def convert(self, value: Value, dtype: str) -> Value: ...
+
+    def extract(self, vector: Value, lane: int) -> Value: ...
+
+    def insert(self, vector: Value, element: Value, lane: int) -> Value: ...
+
+
+def emit_call(e: Emitter, node: Call) -> Value:
     """The value of an intrinsic call; int32 0 for one without a value."""
     special = _SPECIAL.get(node.op)
     if special is not None:
@@ -38,7 +62,7 @@ def emit_call(e: ExprEmitter, node: Call) -> Value:
     return _float_call(e, node.op, args)
 
 
-def _float_call(e: ExprEmitter, name: str, args: list[Value]) -> Value:
+def _float_call(e: Emitter, name: str, args: list[Value]) -> Value:
     dtype = args[0].dtype
     if is_half(dtype):
         wide = _float_call(e, name, [e.half.widen(e.b, a) for a in args])
@@ -61,7 +85,7 @@ def _float_call(e: ExprEmitter, name: str, args: list[Value]) -> Value:
     raise BuildFailed(f"function {e.function!r}: no code for intrinsic {name!r} on {dtype}")
 
 
-def float_intrinsic(e: ExprEmitter, name: str, *args: Value) -> Value:
+def float_intrinsic(e: Emitter, name: str, *args: Value) -> Value:
     """LLVM's intrinsic ``name`` on arguments of one float32 or float64 dtype, lanes included."""
     dtype = args[0].dtype
     return e.b.value(
@@ -76,7 +100,7 @@ def _suffix(dtype: str) -> str:
     return f"{letter}{width}" if lanes == 1 else f"v{lanes}{letter}{width}"
 
 
-def _libm(e: ExprEmitter, name: str, args: list[Value]) -> Value:
+def _libm(e: Emitter, name: str, args: list[Value]) -> Value:
     """A call of libm's function for each lane."""
     scalar, lanes = dt.split(args[0].dtype)
     if lanes > 1:
@@ -94,7 +118,7 @@ def _libm(e: ExprEmitter, name: str, args: list[Value]) -> Value:
 # --- intrinsics that are not plain float functions
 
 
-def _abs(e: ExprEmitter, node: Call) -> Value:
+def _abs(e: Emitter, node: Call) -> Value:
     value = e.emit(node.args[0])
     if dt.is_float(value.dtype):
         if is_half(value.dtype):
@@ -108,7 +132,7 @@ def _abs(e: ExprEmitter, node: Call) -> Value:
     return value
 
 
-def _classify(e: ExprEmitter, node: Call) -> Value:
+def _classify(e: Emitter, node: Call) -> Value:
     value = e.emit(node.args[0])
     if not dt.is_float(value.dtype):
         return int_constant(node.dtype, int(node.op == "isfinite"))
@@ -120,20 +144,20 @@ def _classify(e: ExprEmitter, node: Call) -> Value:
     return e.b.value(node.dtype, f"call {type_} @llvm.is.fpclass.{_suffix(value.dtype)}({value.typed}, i32 {mask})")
 
 
-def _popcount(e: ExprEmitter, node: Call) -> Value:
+def _popcount(e: Emitter, node: Call) -> Value:
     value = e.emit(node.args[0])
     return e.b.value(
         value.dtype, f"call {register_type(value.dtype)} @llvm.ctpop.{_suffix(value.dtype)}({value.typed})"
     )
 
 
-def _clz(e: ExprEmitter, node: Call) -> Value:
+def _clz(e: Emitter, node: Call) -> Value:
     value = e.emit(node.args[0])
     call = f"call {register_type(value.dtype)} @llvm.ctlz.{_suffix(value.dtype)}({value.typed}, i1 false)"
     return e.convert(e.b.value(value.dtype, call), node.dtype)
 
 
-def _bitwise_not(e: ExprEmitter, node: Call) -> Value:
+def _bitwise_not(e: Emitter, node: Call) -> Value:
     value = e.emit(node.args[0])
     ones = "true" if dt.is_bool(value.dtype) else "-1"
     if dt.lanes_of(value.dtype) > 1:
@@ -141,7 +165,7 @@ def _bitwise_not(e: ExprEmitter, node: Call) -> Value:
     return e.b.value(value.dtype, f"xor {value.typed}, {ones}")
 
 
-def _reinterpret(e: ExprEmitter, node: Call) -> Value:
+def _reinterpret(e: Emitter, node: Call) -> Value:
     value = e.emit(node.args[0])
     source, target = register_type(value.dtype), register_type(node.dtype)
     if dt.is_bool(value.dtype):
@@ -154,7 +178,7 @@ def _reinterpret(e: ExprEmitter, node: Call) -> Value:
     return e.b.value(node.dtype, f"bitcast {value.typed} to {target}")
 
 
-def _if_then_else(e: ExprEmitter, node: Call) -> Value:
+def _if_then_else(e: Emitter, node: Call) -> Value:
     condition, if_true, if_false = node.args
     if dt.lanes_of(condition.dtype) == 1:
         if e.is_unsafe(if_true) or e.is_unsafe(if_false):
@@ -168,21 +192,16 @@ def _if_then_else(e: ExprEmitter, node: Call) -> Value:
     return e.b.value(node.dtype, f"select {flag.typed}, {a.typed}, {b.typed}")
 
 
-def _likely(e: ExprEmitter, node: Call) -> Value:
+def _likely(e: Emitter, node: Call) -> Value:
     return e.emit(node.args[0])
 
 
-def _assume(e: ExprEmitter, node: Call) -> Value:
+def _assume(e: Emitter, node: Call) -> Value:
     """Nothing: telling LLVM would turn a broken promise into undefined behaviour."""
     return int_constant("int32", 0)
 
 
-def _shift(e: ExprEmitter, node: Call) -> Value:
-    a, b = (e.emit(x) for x in node.args)
-    return e.binary("shl" if node.op == "shift_left" else "shr", a, b)
-
-
-def _ldexp(e: ExprEmitter, node: Call) -> Value:
+def _ldexp(e: Emitter, node: Call) -> Value:
     value, exponent = (e.emit(x) for x in node.args)
     if is_half(value.dtype):
         wide = _ldexp_values(e, e.half.widen(e.b, value), exponent)
@@ -190,14 +209,14 @@ def _ldexp(e: ExprEmitter, node: Call) -> Value:
     return _ldexp_values(e, value, exponent)
 
 
-def _ldexp_values(e: ExprEmitter, value: Value, exponent: Value) -> Value:
+def _ldexp_values(e: Emitter, value: Value, exponent: Value) -> Value:
     power = e.convert(exponent, dt.with_lanes("int32", dt.lanes_of(value.dtype)))
     type_ = register_type(value.dtype)
     call = f"call {type_} @llvm.ldexp.{_suffix(value.dtype)}.{_suffix(power.dtype)}({value.typed}, {power.typed})"
     return e.b.value(value.dtype, call)
 
 
-def _q_multiply_shift(e: ExprEmitter, node: Call) -> Value:
+def _q_multiply_shift(e: Emitter, node: Call) -> Value:
     """``x * y * 2**(s - q)`` in 64 bits, halves rounded up."""
     wide = dt.with_lanes("int64", dt.lanes_of(node.dtype))
     x, y, q, s = (e.convert(e.emit(a), wide) for a in node.args)
@@ -209,7 +228,7 @@ def _q_multiply_shift(e: ExprEmitter, node: Call) -> Value:
     return e.convert(e.binary("shr", e.binary("add", product, half), right), node.dtype)
 
 
-def _call_extern(e: ExprEmitter, node: Call) -> Value:
+def _call_extern(e: Emitter, node: Call) -> Value:
     name = node.args[0].value if node.args and isinstance(node.args[0], StringImm) else None
     if name not in EXTERN_ALLOWED or len(node.args) - 1 != EXTERN_ALLOWED[name]:
         raise BuildFailed(
@@ -224,7 +243,7 @@ def _call_extern(e: ExprEmitter, node: Call) -> Value:
     return e.convert(_libm(e, libm_name, args), node.dtype)
 
 
-def _memory_call(e: ExprEmitter, name: str, node: Call) -> Value:
+def _memory_call(e: Emitter, name: str, node: Call) -> Value:
     target = e.emit(node.args[1])
     second = e.emit(node.args[2])
     size = e.convert(e.emit(node.args[3]), "int64")
@@ -242,29 +261,29 @@ def _memory_call(e: ExprEmitter, name: str, node: Call) -> Value:
     )
 
 
-def _address_of(e: ExprEmitter, node: Call) -> Value:
+def _address_of(e: Emitter, node: Call) -> Value:
     load: Expr = node.args[0]
     if not isinstance(load, BufferLoad):
         raise BuildFailed(f"function {e.function!r}: address_of takes a buffer element")
     return e.address(load.buffer, load.indices)
 
 
-def _ret(e: ExprEmitter, node: Call) -> Value:
+def _ret(e: Emitter, node: Call) -> Value:
     e.emit(node.args[0])
     e.b.terminate("ret i32 0")
     e.b.open(e.b.name("unreached"))
     return int_constant("int32", 0)
 
 
-def _storage_sync(e: ExprEmitter, node: Call) -> Value:
+def _storage_sync(e: Emitter, node: Call) -> Value:
     """One thread has nobody to wait for."""
     return int_constant("int32", 0)
 
 
-_SPECIAL = {
+_SPECIAL: dict[str, Callable[[Emitter, Call], Value]] = {
     "abs": _abs, "isnan": _classify, "isinf": _classify, "isfinite": _classify, "popcount": _popcount, "clz": _clz,
     "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
-    "assume": _assume, "shift_left": _shift, "shift_right": _shift, "ldexp": _ldexp,
+    "assume": _assume, "ldexp": _ldexp,
     "q_multiply_shift": _q_multiply_shift, "call_extern": _call_extern, "call_pure_extern": _call_extern,
     "address_of": _address_of, "ret": _ret, "storage_sync": _storage_sync,
 }  # fmt: skip

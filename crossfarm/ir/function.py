@@ -9,6 +9,8 @@ from crossfarm.ir.expr import Var
 from crossfarm.ir.stmt import Annotations, Stmt
 
 Param = Buffer | Var
+#: Attributes that script text may have but that repeat what every function here is; reading drops them.
+REDUNDANT_ATTRIBUTES = ("s_tir", "tir.s_tir")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,11 +1,13 @@
 """Modules as canonical script text.
 
-The promise: ``parse(print_module(m))`` is structurally equal to ``m``, and printing that gives the same text again. The
-text is deterministic, is valid Python, and runs as a module with ``crossfarm.script``'s decorators.
+The promise, for a module that verifies: ``parse(print_module(m))`` is structurally equal to it, and printing that gives
+the same text again. The text is deterministic, is valid Python, and runs as a module with ``crossfarm.script``'s
+decorators.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from crossfarm.errors import InvalidModule
@@ -16,13 +18,14 @@ from crossfarm.ir.module import IRModule
 from crossfarm.ir.printer_names import Names, python_name
 from crossfarm.ir.printer_stmt import StmtPrinter
 from crossfarm.ir.stmt import Block, BlockRealize, IterVar, MatchBufferRegion, Stmt
-from crossfarm.ir.visitor import walk
+from crossfarm.ir.visitor import make_room, walk
 
 HEADER = "from crossfarm.script import ir as I, tir as T"
 
 
 def print_module(mod: IRModule) -> str:
     """The whole module, ending in a newline. Raises InvalidModule for a node without a printed form."""
+    make_room()
     lines = [HEADER, "", "", "@I.ir_module", f"class {python_name(mod.name)}:"]
     if mod.attrs:
         lines.append(f"    I.module_attrs({StmtPrinter(Names()).mapping(mod.attrs)})")
@@ -37,11 +40,13 @@ def print_module(mod: IRModule) -> str:
 
 def print_function(func: PrimFunc, name: str = "main") -> str:
     """One function without a module around it, ending in a newline; reads back as a module of one function."""
+    make_room()
     return "\n".join([HEADER, "", "", *_function_lines(name, func, depth=0)]) + "\n"
 
 
 def print_node(node: Any) -> str:
     """Any node on its own, for messages: an expression, statement, region, range, buffer, axis, function or module."""
+    make_room()
     if isinstance(node, IRModule):
         return print_module(node)
     if isinstance(node, PrimFunc):
@@ -93,9 +98,12 @@ def _function_lines(name: str, func: PrimFunc, depth: int) -> list[str]:
             matched.append((handle, param))
     printer.line("@T.prim_func(private=True)" if func.private else "@T.prim_func")
     with printer.scope(f"def {name}({', '.join(signature)})"):
-        if func.attrs:
+        late = _mentions_undefined(func.attrs, names)
+        if func.attrs and not late:
             printer.line(f"T.func_attr({printer.mapping(func.attrs)})")
         printer.declare_sizes([buffer for _, buffer in matched])
+        if func.attrs and late:
+            printer.line(f"T.func_attr({printer.mapping(func.attrs)})")
         for handle, buffer in matched:
             printer.line(f"{names[buffer]} = T.match_buffer({handle}, {printer.buffer(buffer)})")
         root = _implicit_root(func.body)
@@ -104,6 +112,15 @@ def _function_lines(name: str, func: PrimFunc, depth: int) -> list[str]:
         else:
             printer.body(func.body)
     return printer.lines
+
+
+def _mentions_undefined(value: Any, names: Names) -> bool:
+    """True for an attribute that needs a size to be declared first."""
+    if isinstance(value, Mapping):
+        return any(_mentions_undefined(item, names) for item in value.values())
+    if isinstance(value, (tuple, list)):
+        return any(_mentions_undefined(item, names) for item in value)
+    return isinstance(value, Expr) and any(isinstance(node, Var) and node not in names for node in walk(value))
 
 
 def _is_static(buffer: Buffer) -> bool:

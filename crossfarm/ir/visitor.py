@@ -6,6 +6,7 @@ walked recursively; ``MAX_DEPTH`` bounds how deep a module from outside may nest
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
@@ -17,6 +18,8 @@ from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.stmt import IterVar, MatchBufferRegion, SeqStmt, Stmt
 
 MAX_DEPTH = 200
+#: Python frames that a traversal may use for one level of nesting.
+_FRAMES_PER_LEVEL = 8
 
 Node = Expr | Stmt | Range | BufferRegion | IterVar | MatchBufferRegion
 _NODES = (Expr, Stmt, Range, BufferRegion, IterVar, MatchBufferRegion)
@@ -37,6 +40,20 @@ def children(node: Node) -> Iterator[Node | Buffer]:
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, (*_NODES, Buffer)):
                 yield item
+
+
+def make_room() -> None:
+    """Makes sure that a traversal can go MAX_DEPTH levels deep, however deep in calls its caller already is.
+
+    Raises the interpreter's recursion limit where less is left and never lowers it, as threads share it. Python's own
+    frames are not on the C stack, so what this allows is safe.
+    """
+    depth, frame = 0, sys._getframe()
+    while frame.f_back is not None:
+        depth, frame = depth + 1, frame.f_back
+    needed = depth + _FRAMES_PER_LEVEL * MAX_DEPTH
+    if sys.getrecursionlimit() < needed:
+        sys.setrecursionlimit(needed)
 
 
 class Visitor:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.intrinsics import EXTERN_ALLOWED, INTRINSICS
+from crossfarm.ir.visitor import MAX_DEPTH
 from tests.frontends.helpers import body_of, program, round_trips
 
 #: In the dialect's own spelling, so that the printed line is the line itself.
@@ -176,6 +179,38 @@ class Several:
     )
     assert "class Several:" in text
     assert "@T.prim_func(private=True)\n    def first" in text
+
+
+def test_an_attribute_that_mentions_a_symbolic_size_round_trips() -> None:
+    parsed = parse(
+        """
+@T.prim_func
+def main(a: T.handle):
+    n = T.int32()
+    T.func_attr({"tir.noalias": True, "sizes": [n + 1]})
+    A = T.match_buffer(a, (n,))
+    A[0] = T.float32(1)
+"""
+    )
+    text = round_trips(parsed)
+    assert text.index("n = T.int32()") < text.index("n + 1")
+
+
+def test_an_expression_as_deep_as_may_be_prints_far_down_in_calls() -> None:
+    line = "T.float32(1)"
+    for _ in range(MAX_DEPTH - 8):
+        line = f"T.if_then_else(i < j, {line}, x)"
+    module = parse(program(f"A[i, j] = {line}"))
+
+    def from_below(frames: int) -> str:
+        return from_below(frames - 1) if frames else module.script()
+
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(1000)
+    try:
+        assert "if_then_else" in from_below(300)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def test_an_empty_module_round_trips() -> None:

@@ -7,19 +7,28 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 import crossfarm as cf
 from clients.sdk.farm import Farm
-from tests.conftest import ROOT
+from clients.sdk.loaded import Loaded
+from crossfarm.ir import dtype as dt
+from crossfarm.ir import interpreter
+from tests.compiler.operators import INTEGERS, assert_same_bits, edges, programs_of
+from tests.compiler.programs import module, outputs
+from tests.conftest import CORPUS, ROOT
+from tests.system.test_corpus import ON_CPU, arguments_of
 from tools import arm64_root
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow]
 
 #: The emulated Python imports numpy and gRPC first.
 START_SECONDS = 90
+
+GROUPS = ("operators", "divisions", "casts")
 
 ADD = """
 @I.ir_module
@@ -100,3 +109,56 @@ def test_a_crash_there_is_the_programs_and_the_device_comes_back(farm: Farm) -> 
     with farm.acquire("arch=aarch64", timeout=60) as device:
         function = device.load(farm.build(cf.parse(ADD), target=device.target))["main"]
         assert np.array_equal(function(np.ones(4, np.float32), np.ones(4, np.float32)), np.full(4, 2, np.float32))
+
+
+@pytest.mark.usefixtures("corpus")
+def test_the_corpus_gives_its_stored_outputs_there(farm: Farm) -> None:
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        for case in ON_CPU:
+            program = device.load(farm.build(cf.load(CORPUS / f"{case['name']}.py"), target=device.target))
+            inputs, expected = arguments_of(case, CORPUS)
+            result = program[case["func"]](*inputs)
+            for got, want in zip(result if isinstance(result, tuple) else (result,), expected, strict=True):
+                np.testing.assert_allclose(
+                    got, want, rtol=case["rtol"], atol=case["atol"], equal_nan=True, err_msg=case["name"]
+                )
+
+
+@pytest.fixture(scope="module")
+def groups(farm: Farm) -> Iterator[dict[str, Loaded]]:
+    """Every operator, division and cast on every dtype, loaded there in one session."""
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        modules = {group: module(**{n: f for n, (f, _) in programs_of(group).items()}) for group in GROUPS}
+        yield {g: device.load(farm.build(m, target=device.target)) for g, m in modules.items()}
+
+
+def check(group: str, name: str, inputs: list[Any], program: Loaded) -> None:
+    """Runs it there and in the reference interpreter: the same bits."""
+    func, dtypes = programs_of(group)[name]
+    expected = outputs(func, len(dtypes), len(inputs[0]))
+    interpreter.run(module(f=func), "f", [*inputs, *expected])
+    for param, got, want in zip(func.params[len(dtypes) :], program[name](*inputs), expected, strict=True):
+        assert_same_bits(got, want, f"{name}: {param.name}", inputs)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_operators_mean_there_what_the_interpreter_says(group: str, groups: dict[str, Loaded]) -> None:
+    for dtype in INTEGERS if group == "divisions" else dt.SCALARS:
+        values = edges(dtype)
+        if group == "divisions":
+            values = values[values != 0]
+        pairs = [np.repeat(values, len(values)), np.tile(values, len(values))]
+        inputs = [values] if group == "casts" else pairs
+        check(group, f"{dtype}_serial", inputs, groups[group])
+        for start in range(0, len(inputs[0]) - 8, max(8, len(inputs[0]) // 10)):
+            check(group, f"{dtype}_vectorized", [x[start : start + 8] for x in inputs], groups[group])
+
+
+@pytest.mark.parametrize("kind", ["serial", "vectorized"])
+def test_division_by_zero_fails_the_call_there_and_not_the_device(kind: str, groups: dict[str, Loaded]) -> None:
+    for dtype in INTEGERS:
+        ones = np.ones(8, dt.to_numpy(dtype))
+        zero_inside = ones.copy()
+        zero_inside[5] = 0
+        with pytest.raises(cf.ProgramError, match=f"integer division by zero in function '{dtype}_{kind}'"):
+            groups["divisions"][f"{dtype}_{kind}"](ones, zero_inside)

@@ -19,14 +19,12 @@ from crossfarm.frontends.tvmscript.statements import parse_body
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import IntImm, Var
-from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.function import REDUNDANT_ATTRIBUTES, PrimFunc
 from crossfarm.ir.stmt import BlockRealize, Stmt
 from crossfarm.ir.visitor import MAX_DEPTH, children
 
 #: What ``@T.prim_func(...)`` may say. The ones beside ``private`` change nothing here.
 _OPTIONS = ("private", "s_tir", "check_well_formed", "persistent")
-#: Attributes that repeat what the module's own structure says.
-_REDUNDANT = ("s_tir", "tir.s_tir")
 
 
 def parse_function(source: Source, aliases: Aliases, node: ast.FunctionDef, captured: Mapping[str, Any]) -> PrimFunc:
@@ -41,7 +39,7 @@ def parse_function(source: Source, aliases: Aliases, node: ast.FunctionDef, capt
     params: list[Buffer | Var] = []
     for arg, param in zip(node.args.args, ctx.params):
         params.append(param if param is not None else Var(arg.arg, "handle"))
-    attrs = {key: value for key, value in ctx.attrs.items() if key not in _REDUNDANT}
+    attrs = {key: value for key, value in ctx.attrs.items() if key not in REDUNDANT_ATTRIBUTES}
     if attrs.get("global_symbol") == node.name:
         del attrs["global_symbol"]
     return PrimFunc(tuple(params), body, attrs, private)

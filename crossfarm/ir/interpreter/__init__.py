@@ -22,6 +22,7 @@ from crossfarm.ir.interpreter.arguments import binder
 from crossfarm.ir.interpreter.expressions import ExprCompiler, Returned
 from crossfarm.ir.interpreter.statements import StmtCompiler, refuse_cooperation
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.visitor import make_room
 
 __all__ = ["run"]
 
@@ -54,6 +55,7 @@ def run(mod: IRModule, name: str, args: Sequence[Argument], *, in_order: bool = 
 
 
 def _compile(name: str, func: PrimFunc, *, all_at_once: bool) -> _Call:
+    make_room()
     refuse_cooperation(name, func.body)
     exprs = ExprCompiler(name)
     statements = StmtCompiler(exprs, all_at_once=all_at_once)

@@ -52,9 +52,34 @@ def cast(source: str, target: str) -> Callable[[Value], Value]:
     if dt.is_float(source) and dt.is_int(target):
         low, high = dt.int_range(target)
         return lambda v: _saturated(v, low, high, to)
+    if target == "bfloat16" and dt.bits(source) == 64:
+        return lambda v: _single_rounded_to_odd(v).astype(to)
     if target == "bfloat16" and not dt.is_float(source):
-        return lambda v: v.astype(np.float64).astype(to)
+        return lambda v: _single_rounded_to_odd(v.astype(np.float64)).astype(to)
     return lambda v: v.astype(to)
+
+
+def rounded_to_odd(near: Value, error: Value) -> Value:
+    """``near``, or where ``near + error`` is no float of its kind, the neighbour of that sum whose last digit is odd.
+
+    A later rounding to half as many digits then gives what rounding the exact sum would.
+    Source: S. Boldo and G. Melquiond, "Emulation of a FMA and correctly rounded sums: proved algorithms using
+    rounding to odd", IEEE Transactions on Computers 57(4), 2008.
+    """
+    even = near.view(np.dtype(f"uint{8 * near.dtype.itemsize}")) % 2 == 0
+    neighbour = np.nextafter(near, np.copysign(near.dtype.type(np.inf), error))
+    return np.where(even & (error != 0) & ~np.isnan(error), neighbour, near)[()]
+
+
+def _single_rounded_to_odd(value: Value) -> Value:
+    """float32, on the way from 64 bits to bfloat16."""
+    if value.dtype.kind != "f":  # 53 bits hold all but the last 11, whose being zero or not goes into one
+        low = value & value.dtype.type(0x7FF)
+        odd = (value - low) | ((low + value.dtype.type(0x7FF)) & value.dtype.type(0x800))
+        large = np.abs(value.astype(np.float64)) >= 2.0**53
+        value = np.where(large, odd, value)[()].astype(np.float64)
+    near = value.astype(np.float32)
+    return rounded_to_odd(near, np.sign(value - near.astype(np.float64)).astype(np.float32))
 
 
 def _saturated(value: Value, low: int, high: int, to: np.dtype[Any]) -> Value:

@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.interpreter.arithmetic import Value, binary
+from crossfarm.ir.interpreter.arithmetic import Value, rounded_to_odd
 
 Function = Callable[..., Value]
 
 
 def intrinsic(name: str, dtype: str, result: str) -> Function:
     """The function of a value-giving intrinsic whose first argument is ``dtype``, giving ``result``."""
-    if name in ("shift_left", "shift_right"):
-        return binary("shl" if name == "shift_left" else "shr", dtype)
     if name in _BITS:
         return _BITS[name](dt.scalar_of(dtype), dt.scalar_of(result))
     function = _FLOAT[name]
@@ -67,7 +65,8 @@ def _by_float64(function: Callable[..., float]) -> Function:
 
 def _round(x: Value) -> Value:
     whole = np.trunc(x)
-    return whole + np.where(np.abs(x - whole) >= 0.5, np.copysign(x.dtype.type(1), x), x.dtype.type(0)).astype(x.dtype)
+    one = np.where(np.abs(x - whole) >= 0.5, np.copysign(x.dtype.type(1), x), x.dtype.type(0)).astype(x.dtype)
+    return np.copysign(whole + one, x)
 
 
 def _fma_exact(a: float, b: float, c: float) -> float:
@@ -85,11 +84,14 @@ def _fma_exact(a: float, b: float, c: float) -> float:
 
 
 def _fma(a: Value, b: Value, c: Value) -> Value:
-    """One rounding. float32's product is exact in float64; float64 goes through fractions."""
+    """One rounding. float32's product is exact in float64, and its sum rounded to odd; float64 uses fractions."""
     if a.dtype.itemsize == 8:
         return _FMA64(a, b, c)
-    wide = a.astype(np.float64) * b.astype(np.float64) + c.astype(np.float64)
-    return wide.astype(a.dtype)
+    product, addend = a.astype(np.float64) * b.astype(np.float64), c.astype(np.float64)
+    total = product + addend
+    added = total - product
+    error = (product - (total - added)) + (addend - added)
+    return rounded_to_odd(total, error).astype(a.dtype)
 
 
 _FMA64 = _by_float64(_fma_exact)

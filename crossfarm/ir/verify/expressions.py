@@ -99,13 +99,10 @@ def operator_domain(node: Binary, scope: Scope) -> str | None:
     return None
 
 
-@rule("shift-amount", Binary, Call, hint="an amount is from 0 to the number of bits less one")
-def shift_amount(node: Binary | Call, scope: Scope) -> str | None:
+@rule("shift-amount", Binary, hint="an amount is from 0 to the number of bits less one")
+def shift_amount(node: Binary, scope: Scope) -> str | None:
     """A constant shift amount is below the number of bits."""
-    if isinstance(node, Call):
-        amount = node.args[1] if node.op in ("shift_left", "shift_right") and len(node.args) == 2 else None
-    else:
-        amount = node.b if node.op in ("shl", "shr") else None
+    amount = node.b if node.op in ("shl", "shr") else None
     if isinstance(amount, Broadcast):
         amount = amount.value
     if isinstance(amount, IntImm) and not 0 <= amount.value < dt.bits(amount.dtype):

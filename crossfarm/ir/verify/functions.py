@@ -5,7 +5,7 @@ from __future__ import annotations
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import IntImm, Var
-from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.function import REDUNDANT_ATTRIBUTES, PrimFunc
 from crossfarm.ir.stmt import Allocate, BlockRealize
 from crossfarm.ir.verify.blocks import has_blocks
 from crossfarm.ir.verify.rule import rule
@@ -36,6 +36,17 @@ def parameters_differ(func: PrimFunc, scope: Scope) -> str | None:
         if p in seen:
             return f"parameter {p.name} is there twice"
         seen.add(p)
+    return None
+
+
+@rule("attribute-names", PrimFunc, hint="leave it out: the module says it already")
+def attribute_names(func: PrimFunc, scope: Scope) -> str | None:
+    """No attribute repeats what the module's own structure says, nor has a name that script text reads as another."""
+    for key, value in func.attrs.items():
+        if key in REDUNDANT_ATTRIBUTES or (key == "global_symbol" and value == scope.function):
+            return f"the attribute {key!r} is redundant"
+        if key.startswith("tirx."):
+            return f"the attribute {key!r} is spelled tir.{key.removeprefix('tirx.')} here"
     return None
 
 
