@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 from tests.conftest import ROOT
@@ -19,6 +20,9 @@ SERVER_ONLY = (
     "grpc_reflection", "grpc_tools", "compiler_service", "tracker", "clients",
 )  # fmt: skip
 LONGEST_FILE = 500
+#: ``mod.script()`` and ``mod.save(path)`` are where a user looks for them, so the module calls, when asked to, two
+#: modules that stand on it.
+UPWARDS = (("crossfarm.ir.module", "crossfarm.ir.printer"), ("crossfarm.ir.module", "crossfarm.ir.serialize"))
 
 # Written in pieces, so that this file does not break its own rule.
 DOWNLOAD_HOSTS = re.compile(
@@ -70,6 +74,21 @@ def test_packages_import_only_what_is_below_them() -> None:
         [Path(sys.executable).parent / "lint-imports", "--no-cache"], cwd=ROOT, capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = grimp.build_graph(*PROGRAMS, exclude_type_checking_imports=True, cache_dir=None)
+    for importer, imported in UPWARDS:
+        graph.remove_import(importer=importer, imported=imported)
+    circles = []
+    for module in sorted(graph.modules):
+        ways = [
+            graph.find_shortest_chain(importer=imported, imported=module)
+            for imported in graph.find_modules_directly_imported_by(module)
+        ]
+        found = [way for way in ways if way is not None]
+        circles += [" -> ".join((module, *min(found, key=len)))] if found else []
+    assert not circles, "\n".join(circles)
 
 
 @pytest.mark.parametrize("package", ["device_agent", "crossfarm.artifact", "crossfarm.target", "crossfarm.wire"])

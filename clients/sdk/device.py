@@ -23,7 +23,6 @@ from crossfarm.wire.tensors import bytes_of
 from crossfarm.wire.v1.session_pb2 import RequestFrame
 
 if TYPE_CHECKING:
-    from clients.sdk.farm import Farm
     from clients.sdk.lease import Lease
 
 #: Artifacts up to this size travel with the request to load them; for larger ones the device looks elsewhere first.
@@ -37,14 +36,11 @@ class Device:
 
     Args:
         lease: kept alive by its own thread; released by ``close``.
-        farm: where it comes from.
-        security: credentials for the session; by default the farm's.
+        security: credentials for the session: those of the farm it comes from.
     """
 
-    def __init__(self, lease: Lease, *, farm: Farm | None = None, security: channels.Security | None = None) -> None:
+    def __init__(self, lease: Lease, *, security: channels.Security = channels.PLAINTEXT) -> None:
         self.lease = lease
-        if security is None:
-            security = farm.security if farm is not None else channels.PLAINTEXT
         self._session = Session(lease, security=security, client=_whoami())
 
     @property

@@ -233,7 +233,7 @@ class Farm:
         )
         self._outage.answered()
         try:
-            device = Device(lease, farm=self)
+            device = Device(lease, security=self.security)
         except BaseException:
             lease.release()
             raise

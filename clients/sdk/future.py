@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from crossfarm.errors import Error
 
-if TYPE_CHECKING:
-    from clients.sdk.session import Session
-
 T = TypeVar("T")
+
+
+class Answers(Protocol):
+    """What a future needs of ``clients.sdk.session.Session``."""
+
+    def wait(self, future: Future[Any], timeout: float | None = None) -> None: ...
+
+    def cancel(self, first: int, last: int) -> None: ...
 
 
 class Future(Generic[T]):
@@ -22,7 +27,7 @@ class Future(Generic[T]):
 
     __slots__ = ("_after", "_done", "_earlier", "_error", "_request", "_session", "_sink", "_value")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Answers) -> None:
         self._session = session
         self._request = 0
         self._done = False

@@ -1,4 +1,4 @@
-"""The target of the machine this runs on, from what the operating system says; no compiler is loaded."""
+"""What the machine this runs on is as a target, from what the operating system says; no compiler is loaded."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ import psutil
 
 from crossfarm.errors import UnsupportedTarget
 from crossfarm.target import cpu
-from crossfarm.target.target import Target
 
 _CACHES = Path("/sys/devices/system/cpu/cpu0/cache")
 
 
-def detect() -> Target:
-    """This machine as a CPU target.
+def detect() -> dict[str, Any]:
+    """This machine as a CPU target, in the mapping form that ``Target`` takes.
 
     The model is a level or ``generic`` and every further feature is listed, so that code needs only what is there
     (virtual machines hide features of the model they report); the core itself goes into ``tune``.
@@ -44,7 +43,7 @@ def detect() -> Target:
     for name, count in (("cores", psutil.cpu_count(logical=False)), ("threads", psutil.cpu_count())):
         if count:
             tree[name] = count
-    return Target(tree)
+    return tree
 
 
 def _caches() -> dict[str, int]:

@@ -109,9 +109,9 @@ class Target:
     @classmethod
     def detect(cls) -> Target:
         """The target of this very machine: architecture, features, caches, cores. Needs no compiler."""
-        from crossfarm.target.detect import detect
+        from crossfarm.target.detect import detect  # takes psutil along, which nothing else here needs
 
-        return detect()
+        return cls(detect())
 
     @property
     def attributes(self) -> Mapping[str, Value]:

@@ -41,6 +41,9 @@ from crossfarm.ir.visitor import substitute, walk
 #: Most lanes at once: what numpy works through without its temporaries leaving the cache by far.
 MAX_LANES = 1 << 16
 
+#: Compiles a statement; says whether loops inside it may become lanes in turn.
+CompileBody = Callable[[Stmt, bool], Callable[[Env], None]]
+
 
 @dataclass(frozen=True)
 class Nest:
@@ -187,14 +190,12 @@ def _variables(exprs: tuple[Expr, ...]) -> set[Var]:
     return {n for e in exprs for n in walk(e) if isinstance(n, Var)}
 
 
-def compile_nest(nest: Nest, exprs: ExprCompiler) -> Callable[[Env], None]:
+def compile_nest(nest: Nest, exprs: ExprCompiler, compile_body: CompileBody) -> Callable[[Env], None]:
     """Runs the nest: as many of its inner lane loops at once as MAX_LANES allows, the rest in order around them."""
-    from crossfarm.ir.interpreter.statements import StmtCompiler  # they compile each other
-
     bounds = [(exprs.compile(one.min), exprs.compile(one.extent)) for one in nest.loops]
     places = [exprs.slot(one.var) for one in nest.loops]
     dtypes = [dt.to_numpy(one.var.dtype) for one in nest.loops]
-    body = StmtCompiler(exprs, all_at_once=False).compile(nest.body)
+    body = compile_body(nest.body, False)
     stored = [exprs.slot(b) for b in nest.stored]
     others = [exprs.slot(b) for b in nest.accessed]
     index = [[exprs.compile(i) for i in part] for part in nest.stored.values()]
@@ -203,7 +204,7 @@ def compile_nest(nest: Nest, exprs: ExprCompiler) -> Callable[[Env], None]:
     def in_order(env: Env) -> None:
         """The body, when its lanes cannot be proven apart; loops inside it may still become lanes."""
         if not compiled_in_order:
-            compiled_in_order.append(StmtCompiler(exprs).compile(nest.body))
+            compiled_in_order.append(compile_body(nest.body, True))
         compiled_in_order[0](env)
 
     def apart(env: Env) -> bool:

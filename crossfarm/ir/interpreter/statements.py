@@ -66,7 +66,7 @@ class StmtCompiler:
         if self.all_at_once:
             plan = nests.plan(s)
             if plan is not None:
-                return nests.compile_nest(plan, self.exprs)
+                return nests.compile_nest(plan, self.exprs, self._compile_body)
         self.exprs.bound.add(s.var)
         low, extent, body = self.exprs.compile(s.min), self.exprs.compile(s.extent), self.compile(s.body)
         place, to = self.exprs.slot(s.var), dt.to_numpy(s.var.dtype).type
@@ -78,6 +78,9 @@ class StmtCompiler:
                 body(env)
 
         return run
+
+    def _compile_body(self, s: Stmt, all_at_once: bool) -> Run:
+        return StmtCompiler(self.exprs, all_at_once=all_at_once).compile(s)
 
     def _compile_While(self, s: While) -> Run:
         condition, body = self.exprs.compile(s.condition), self.compile(s.body)
