@@ -6,7 +6,7 @@ it is the dtype's whole range. "Unknown" is always a possible answer.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -186,25 +186,29 @@ class Affine:
         return Binary("sub" if negative else "add", result, IntImm(abs(constant) if negative else constant, dtype))
 
 
-def affine(expr: Expr) -> Affine:
-    """The affine form of a scalar integer expression; equal to it modulo the dtype's range."""
+def affine(expr: Expr, key_of: Callable[[Expr], Key] = structural_key) -> Affine:
+    """The affine form of a scalar integer expression; equal to it modulo the dtype's range.
+
+    Args:
+        key_of: atoms of one key are one term.
+    """
     form = Affine()
-    _collect(expr, 1, form)
+    _collect(expr, 1, form, key_of)
     return form
 
 
-def _collect(expr: Expr, factor: int, form: Affine) -> None:
+def _collect(expr: Expr, factor: int, form: Affine, key_of: Callable[[Expr], Key]) -> None:
     if isinstance(expr, IntImm):
         form.constant += factor * expr.value
     elif isinstance(expr, Binary) and expr.op in ("add", "sub"):
-        _collect(expr.a, factor, form)
-        _collect(expr.b, factor if expr.op == "add" else -factor, form)
+        _collect(expr.a, factor, form, key_of)
+        _collect(expr.b, factor if expr.op == "add" else -factor, form, key_of)
     elif isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.b, IntImm):
-        _collect(expr.a, factor * expr.b.value, form)
+        _collect(expr.a, factor * expr.b.value, form, key_of)
     elif isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.a, IntImm):
-        _collect(expr.b, factor * expr.a.value, form)
+        _collect(expr.b, factor * expr.a.value, form, key_of)
     else:
-        key = structural_key(expr)
+        key = key_of(expr)
         form.add(Affine(0, {key: 1}, {key: expr}), factor)
 
 

@@ -8,11 +8,12 @@ not count the buffers it writes as read. A box whose bounds cannot be told is th
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
+from crossfarm.ir.arith import Affine, affine
 from crossfarm.ir.buffer import Buffer, BufferRegion
 from crossfarm.ir.expr import Binary, BufferLoad, Expr, IntImm, Let, Ramp, Range, Var
 from crossfarm.ir.stmt import (
@@ -94,60 +95,21 @@ def key(node: Any, bound: tuple[Var, ...] = ()) -> Hashable:
     return repr(node)
 
 
-@dataclass
-class _Linear:
-    """``sum(coefficient * term) + constant`` over terms that are not sums themselves."""
-
-    constant: int = 0
-    terms: dict[Hashable, tuple[Expr, int]] = field(default_factory=dict)
-
-    def add(self, other: _Linear, scale: int) -> None:
-        self.constant += scale * other.constant
-        for name, (term, coefficient) in other.terms.items():
-            total = self.terms.get(name, (term, 0))[1] + scale * coefficient
-            if total:
-                self.terms[name] = (term, total)
-            else:
-                self.terms.pop(name, None)
-
-
 def simplify(value: Expr) -> Expr:
-    """An integer expression with its sums collected; anything that changes nothing is returned as it is."""
+    """An integer expression with its sums collected; any other as it is.
+
+    Raises:
+        InvalidModule: the sums come to a number that the dtype does not hold.
+    """
     if not dt.is_int(value.dtype) or dt.lanes_of(value.dtype) != 1:
         return value
-    return _rebuild(_linear(value), value.dtype)
+    return _rebuild(affine(value, key), value.dtype)
 
 
-def _linear(value: Expr) -> _Linear:
-    if isinstance(value, IntImm):
-        return _Linear(value.value)
-    if isinstance(value, Binary) and value.op in ("add", "sub"):
-        result = _linear(value.a)
-        result.add(_linear(value.b), 1 if value.op == "add" else -1)
-        return result
-    if isinstance(value, Binary) and value.op == "mul":
-        a, b = _linear(value.a), _linear(value.b)
-        if a.terms and b.terms:
-            return _Linear(0, {key(value): (value, 1)})
-        result = _Linear()
-        result.add(a if a.terms else b, b.constant if a.terms else a.constant)
-        return result
-    return _Linear(0, {key(value): (value, 1)})
-
-
-def _rebuild(linear: _Linear, dtype: str) -> Expr:
-    result: Expr | None = None
-    for term, coefficient in linear.terms.values():
-        piece = term if abs(coefficient) == 1 else ops.mul(term, abs(coefficient))
-        if result is None:
-            result = piece if coefficient > 0 else ops.mul(term, coefficient)
-        else:
-            result = ops.add(result, piece) if coefficient > 0 else ops.sub(result, piece)
-    if result is None:
-        return ops.const(linear.constant, dtype)
-    if linear.constant:
-        result = ops.add(result, linear.constant) if linear.constant > 0 else ops.sub(result, -linear.constant)
-    return result
+def _rebuild(form: Affine, dtype: str) -> Expr:
+    for number in (form.constant, *form.terms.values()):
+        ops.const(number, dtype)  # a text's numbers are refused where they do not fit, never wrapped around
+    return form.to_expr(dtype)
 
 
 class _Collector(Visitor):
@@ -247,14 +209,15 @@ class _Collector(Visitor):
         return None
 
     def _linear_interval(self, value: Expr) -> Interval | None:
-        linear = _linear(value)
-        low, high = _Linear(linear.constant), _Linear(linear.constant)
-        for term, coefficient in linear.terms.values():
+        form = affine(value, key)
+        low, high = Affine(form.constant), Affine(form.constant)
+        for name, coefficient in form.terms.items():
+            term = form.atoms[name]
             box = None if isinstance(term, Binary) and term.op == "mul" and self._varies(term) else self._interval(term)
             if box is None:
                 return None
-            low.add(_linear(box[0] if coefficient > 0 else box[1]), coefficient)
-            high.add(_linear(box[1] if coefficient > 0 else box[0]), coefficient)
+            low.add(affine(box[0] if coefficient > 0 else box[1], key), coefficient)
+            high.add(affine(box[1] if coefficient > 0 else box[0], key), coefficient)
         return _rebuild(low, value.dtype), _rebuild(high, value.dtype)
 
     def _division(self, value: Binary) -> Interval | None:
