@@ -11,7 +11,6 @@ with an ErrorDetail.
 from __future__ import annotations
 
 import argparse
-import itertools
 import os
 import sys
 from typing import Any
@@ -28,6 +27,9 @@ from crossfarm.ir.stmt import BufferStore, For
 from crossfarm.target import Target
 from crossfarm.wire.status import to_detail
 from crossfarm.wire.v1 import compiler_pb2
+
+#: Steps of a build before those of ``build_variant``: the service tells the first, this worker the second.
+_OWN_STEPS = ("start", "verify")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,14 +50,11 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _answer(pipe: Pipe, job: dict[str, Any], blobs: list[bytes]) -> None:
-    steps = itertools.count(1)  # 0 is the service's own, "start"
-
-    def on_step(name: str, _: int, count: int) -> None:
-        # counted here: a pass may run several times under one name
-        pipe.send({"event": "step", "name": name, "index": next(steps), "count": count + 2})
+    def on_step(name: str, index: int, count: int) -> None:
+        pipe.send({"event": "step", "name": name, "index": index + len(_OWN_STEPS), "count": count + len(_OWN_STEPS)})
 
     try:
-        pipe.send({"event": "step", "name": "verify", "index": next(steps), "count": 0})
+        pipe.send({"event": "step", "name": "verify", "index": _OWN_STEPS.index("verify"), "count": 0})
         module = loads(blobs[0], check=True)
         options = compiler_pb2.BuildOptions.FromString(bytes.fromhex(job["options"]))
         built = build_variant(module, Target.from_json(job["target"]), options, on_step)
