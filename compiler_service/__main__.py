@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import os
 import sys
 from pathlib import Path
@@ -12,7 +11,7 @@ from compiler_service.service import NAME, CompilerService, Settings
 from compiler_service.workers import Limits
 from crossfarm.errors import Error
 from crossfarm.wire import serving
-from crossfarm.wire.channels import Security, listen, new_server
+from crossfarm.wire.channels import listen, new_server
 from crossfarm.wire.v1 import compiler_pb2_grpc
 
 _THREADS = 128
@@ -21,7 +20,7 @@ _THREADS = 128
 def main(argv: list[str] | None = None) -> int:
     """Parses the command line and serves; the exit code."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s compiler %(levelname)s %(message)s", stream=sys.stderr)
+    serving.log_to_stderr()
     try:
         _serve(options)
     except Error as failure:
@@ -45,20 +44,11 @@ def _serve(options: argparse.Namespace) -> None:
         server = new_server(threads=_THREADS, name="compiler")
         compiler_pb2_grpc.add_CompilerServicer_to_server(service, server)
         serving.add_standard_services(server, [NAME])
-        address = listen(server, options.listen, _security(options))
+        address = listen(server, options.listen, serving.security_of(options))
         serving.announce(options.announce, "compiler", address)
         serving.serve_until_stopped(server, stop, on_stop=service.close)
     finally:
         service.close()
-
-
-def _security(options: argparse.Namespace) -> Security:
-    return Security(
-        private_key=options.tls_key.read_bytes() if options.tls_key else None,
-        certificate_chain=options.tls_certificate.read_bytes() if options.tls_certificate else None,
-        root_certificates=options.tls_client_roots.read_bytes() if options.tls_client_roots else None,
-        insecure=options.insecure,
-    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,10 +63,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--build-seconds", type=float, default=Limits.seconds, metavar="S", help="time limit of a build (%(default)g)")
     add("--memory-mib", type=_positive, default=Limits.memory_bytes >> 20, metavar="MIB", help="memory of one build")
     add("--store-mib", type=_positive, metavar="MIB", help="most that the store may hold; no limit by default")
-    add("--insecure", action="store_true", help="allow plaintext beyond loopback")
-    add("--tls-certificate", type=Path, metavar="PEM", help="this server's certificate chain")
-    add("--tls-key", type=Path, metavar="PEM", help="its private key")
-    add("--tls-client-roots", type=Path, metavar="PEM", help="demand client certificates of these authorities")
+    serving.add_security_options(serve)
     return parser
 
 

@@ -33,6 +33,8 @@ from crossfarm.errors import InvalidSelector
 
 #: Longest selector text; a selector is typed by a person or a small script.
 MAX_LENGTH = 4096
+#: Each is looked up on every device of the farm.
+MAX_CONDITIONS = 64
 
 #: Tried in this order at a place where an operator may stand: the longer one first.
 _OPERATORS = ("!=", ">=", "<=", "~=", "==", "=", ":", ">", "<")
@@ -114,6 +116,10 @@ def parse(text: str) -> Selector:
     conditions: list[Condition] = []
     at = _skip_space(text, 0)
     while at < len(text):
+        if len(conditions) == MAX_CONDITIONS:
+            raise _invalid(
+                text, at, f"more than {MAX_CONDITIONS} conditions", "give the devices a tag, and select that"
+            )
         condition, at = _condition(text, at)
         conditions.append(condition)
         at = _skip_space(text, at)

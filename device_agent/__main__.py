@@ -86,11 +86,7 @@ def serve(options: argparse.Namespace, state: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point; returns the exit code of DESIGN.md."""
     options = parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.DEBUG if options.verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    serving.log_to_stderr(logging.DEBUG if options.verbose else logging.INFO)
     try:
         if options.state is not None:
             options.state.mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import grpc.aio
 
-from crossfarm.errors import Error, UsageError
+from crossfarm.errors import Error
 from crossfarm.wire import channels, serving
 from crossfarm.wire.v1 import tracker_pb2, tracker_pb2_grpc
 
@@ -28,7 +28,7 @@ _SERVICE_NAME = tracker_pb2.DESCRIPTOR.services_by_name["Tracker"].full_name
 def main(argv: list[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     options = _parser().parse_args(argv)
-    logging.basicConfig(level=options.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    serving.log_to_stderr(options.log_level.upper())
     logging.getLogger("alembic").setLevel(logging.WARNING)
     try:
         stop = serving.StopSignal(with_parent=options.with_parent)
@@ -49,7 +49,7 @@ async def _serve(options: argparse.Namespace, stop: serving.StopSignal) -> Error
         failures.append(error)
         stop.set()
 
-    security = _security(options)
+    security = serving.security_of(options)
     store = Store(sqlite_url(Path(options.state)))
     try:
         machine = Machine(_config(options), stores=tuple(options.compiler))
@@ -81,23 +81,6 @@ def _config(options: argparse.Namespace) -> Config:
     )
 
 
-def _security(options: argparse.Namespace) -> channels.Security:
-    def read(path: str | None) -> bytes | None:
-        try:
-            return Path(path).read_bytes() if path else None
-        except OSError as failure:
-            raise UsageError(f"cannot read {path}: {failure.strerror}") from failure
-
-    if (options.tls_key is None) != (options.tls_cert is None):
-        raise UsageError("--tls-key and --tls-cert go together")
-    return channels.Security(
-        root_certificates=read(options.tls_ca),
-        certificate_chain=read(options.tls_cert),
-        private_key=read(options.tls_key),
-        insecure=options.insecure,
-    )
-
-
 def _milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -115,10 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--announce", metavar="FILE", help="write the address there once it serves")
     add("--with-parent", action="store_true", help="stop when the process that started this one is gone")
-    add("--insecure", action="store_true", help="allow plaintext beyond loopback")
-    add("--tls-cert", metavar="PEM", help="certificate chain of this server")
-    add("--tls-key", metavar="PEM", help="its private key")
-    add("--tls-ca", metavar="PEM", help="authorities whose clients are accepted (mutual TLS)")
+    serving.add_security_options(serve)
     add("--log-level", default="info", choices=["debug", "info", "warning", "error"])
     times = serve.add_argument_group("times, in seconds")
     defaults = Config()

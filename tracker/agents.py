@@ -8,7 +8,7 @@ from crossfarm import errors
 from crossfarm.selectors import Selector
 from crossfarm.wire.v1 import tracker_pb2 as wire
 
-from . import events, leases
+from . import admission, events, leases
 from .state import Agent, Device, Lease, Phase, Request, detached
 from .turn import Turn
 
@@ -45,9 +45,8 @@ def registered(turn: Turn, event: events.AgentRegistered, stores: tuple[str, ...
         ),
     )
     for end in register.ended:
-        leases.ended(
-            turn, events.LeaseEnded(turn.now, event.stream, end.lease_id, end.outcome, device_ok=end.device_ok)
-        )
+        outcome = admission.outcome_of(end.outcome)
+        leases.ended(turn, events.LeaseEnded(turn.now, event.stream, end.lease_id, outcome, device_ok=end.device_ok))
     held = {lease.device_id: lease for lease in register.held}
     for info in register.devices:
         _attach(turn, register.agent_id, info, held.get(info.id))
@@ -166,12 +165,14 @@ def _attach(turn: Turn, agent_id: str, info: wire.DeviceInfo, held: wire.Registe
     device = Device(
         id=info.id,
         agent_id=agent_id,
-        attributes=dict(sorted(info.attributes.items())),
+        attributes={
+            admission.printable(key): admission.printable(info.attributes[key]) for key in sorted(info.attributes)
+        },
         target=info.target.SerializeToString(deterministic=True) if info.HasField("target") else b"",
         attached=True,
         healthy=info.state != wire.UNHEALTHY,
         checking=info.state == wire.CHECKING,
-        reason=info.reason,
+        reason=admission.reason_of(info.reason),
         lease_id=known.lease_id if known is not None else None,
         since=known.since if known is not None else turn.now,
         seen=turn.now,

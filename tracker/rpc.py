@@ -10,9 +10,10 @@ from urllib.parse import unquote
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 
 from crossfarm import errors
-from crossfarm.wire.status import MAX_TEXT, TRAILER, code_of, to_detail
+from crossfarm.wire.status import MAX_SUMMARY, TRAILER, code_of, garbage, to_detail
 
 log = logging.getLogger(__name__)
 
@@ -30,11 +31,13 @@ def reports_errors(method: F) -> F:
             raise  # gRPC's own: the RPC is over already
         except errors.Error as error:
             known = error
+        except DecodeError as failure:
+            known = garbage(failure)
         except Exception as failure:  # the boundary: everything becomes a status
             log.exception("%s failed", method.__qualname__)
             known = errors.InfrastructureError(f"internal error in {method.__qualname__}: {type(failure).__name__}")
         trailer = ((TRAILER, to_detail(known).SerializeToString()),)
-        await context.abort(code_of(known), known.message[:MAX_TEXT], trailing_metadata=trailer)
+        await context.abort(code_of(known), known.message[:MAX_SUMMARY], trailing_metadata=trailer)
 
     return wrapped  # type: ignore[return-value]
 

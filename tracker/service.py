@@ -13,19 +13,17 @@ import grpc
 import grpc.aio
 
 from crossfarm import selectors
-from crossfarm.errors import LimitExceeded, UsageError
+from crossfarm.errors import UsageError
 from crossfarm.wire import channels, serving
 from crossfarm.wire.v1 import capabilities_pb2, tracker_pb2_grpc
 from crossfarm.wire.v1 import tracker_pb2 as wire
 
-from . import events
+from . import admission, events
 from .core import Core, Outbox
 from .rpc import peer_host, reports_errors
 
 #: After a client's half of the stream ended: if it was a broken connection, the cancellation follows within this time.
 _CANCELLATION_FOLLOWS_SECONDS = 0.1
-#: Names that end up in the database and in other people's terminals.
-_MAX_NAME = 200
 
 
 class TrackerService(tracker_pb2_grpc.TrackerServicer):
@@ -79,8 +77,7 @@ class TrackerService(tracker_pb2_grpc.TrackerServicer):
             if which == "register":
                 register = request.register
                 serving.check_api("the agent", register.api_low, register.api_high, doing="registering an agent")
-                _check_names(register.agent_id, *(device.id for device in register.devices))
-                _check_names(*(held.lease_id for held in register.held))
+                admission.check_register(register)
                 core.post(events.AgentRegistered(now, stream, register))
                 registered = True
             elif not registered:
@@ -89,15 +86,18 @@ class TrackerService(tracker_pb2_grpc.TrackerServicer):
                 core.post(events.AgentHeard(now, stream, request.heartbeat.sequence))
             elif which == "ready":
                 address = request.ready.address
+                admission.check_names(address)
                 if channels.split_address(address)[0] == "":
                     address = f"{host}{address}"
                 core.post(events.LeaseReady(now, stream, request.ready.lease_id, address))
             elif which == "ended":
                 ended = request.ended
-                core.post(events.LeaseEnded(now, stream, ended.lease_id, ended.outcome, ended.device_ok))
+                outcome = admission.outcome_of(ended.outcome)
+                core.post(events.LeaseEnded(now, stream, ended.lease_id, outcome, ended.device_ok))
             elif which == "status":
                 status = request.status
-                core.post(events.DeviceReported(now, stream, status.device_id, status.healthy, status.reason))
+                reason = admission.reason_of(status.reason)
+                core.post(events.DeviceReported(now, stream, status.device_id, status.healthy, reason))
         outbox.close()
 
     async def _hear_client(self, requests: AsyncIterator[wire.AcquireRequest], outbox: Outbox) -> None:
@@ -117,7 +117,8 @@ class TrackerService(tracker_pb2_grpc.TrackerServicer):
             elif which == "renew":
                 core.post(events.LeaseRenewed(now, stream))
             elif which == "release":
-                outcome = request.release.outcome if request.release.HasField("outcome") else None
+                said = request.release
+                outcome = admission.outcome_of(said.outcome) if said.HasField("outcome") else None
                 core.post(events.LeaseReleased(now, stream, outcome))
         # A connection that breaks looks the same at first; then the whole call is cancelled, and this with it.
         await asyncio.sleep(_CANCELLATION_FOLLOWS_SECONDS)
@@ -128,7 +129,7 @@ class TrackerService(tracker_pb2_grpc.TrackerServicer):
     def _opened(self, stream: int, request: wire.AcquireRequest.Open) -> events.RequestOpened:
         version = request.api_version
         serving.check_api("the client", version, version, doing="asking for a device")
-        _check_names(request.client, request.request_id)
+        admission.check_names(request.client, request.request_id)
         return events.RequestOpened(
             now=self._core.now(),
             stream=stream,
@@ -159,9 +160,3 @@ async def _converse(context: grpc.aio.ServicerContext, outbox: Outbox, hearing: 
             await context.write(message)
     finally:
         ear.cancel()
-
-
-def _check_names(*names: str) -> None:
-    for name in names:
-        if len(name) > _MAX_NAME or not name.isprintable():
-            raise LimitExceeded(f"{name[:40]!r}… is not a name: at most {_MAX_NAME} printable characters")

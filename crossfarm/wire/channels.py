@@ -16,6 +16,9 @@ MAX_MESSAGE_BYTES = 16 << 20
 _LIMITS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    # errors travel as trailers: with gRPC's default of 8 KiB a long message would be lost, and its reason with it
+    ("grpc.max_metadata_size", 64 << 10),
+    ("grpc.absolute_max_metadata_size", 128 << 10),
 ]
 
 #: A dead peer is found within about 15 s even on an idle connection; processes behind NAT stay mapped.

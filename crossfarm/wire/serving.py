@@ -7,7 +7,9 @@ with ``--with-parent`` also when the process that started it is gone, so that no
 
 from __future__ import annotations
 
+import argparse
 import json
+import logging
 import os
 import signal
 import sys
@@ -16,10 +18,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from crossfarm import _version
 from crossfarm.compat import versions
-from crossfarm.errors import InfrastructureError
+from crossfarm.errors import InfrastructureError, UsageError
+from crossfarm.wire.channels import Security
 from crossfarm.wire.v1.capabilities_pb2 import Capabilities
 
 _PARENT_POLL_SECONDS = 0.5
@@ -50,6 +54,51 @@ def check_api(service: str, low: int, high: int, *, doing: str) -> None:
             f"{doing}: {service} speaks api_version {low} to {high}, this side {ours[0]} to {ours[1]}",
             hint="upgrade the older of the two",
         )
+
+
+def log_to_stderr(level: int | str = logging.INFO) -> None:
+    """Sets up a program's logging: one line an event on stderr, and none of gRPC's tracebacks for peers' garbage."""
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    for name in ("grpc._common", "grpc._cython.cygrpc"):
+        logging.getLogger(name).addFilter(_without_garbage)
+
+
+def _without_garbage(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], DecodeError))
+
+
+def add_security_options(parser: argparse.ArgumentParser) -> None:
+    """The options of a server's TLS, the same for every program; ``security_of`` reads them."""
+    add = parser.add_argument
+    add("--insecure", action="store_true", help="allow plaintext beyond loopback")
+    add("--tls-cert", metavar="PEM", help="certificate chain of this server")
+    add("--tls-key", metavar="PEM", help="its private key")
+    add("--tls-ca", metavar="PEM", help="authorities whose clients are accepted (mutual TLS)")
+
+
+def security_of(options: argparse.Namespace) -> Security:
+    """What ``add_security_options`` were given. Raises UsageError for a file that cannot be read, or half a pair."""
+
+    def read(path: str | None) -> bytes | None:
+        try:
+            return Path(path).read_bytes() if path else None
+        except OSError as failure:
+            raise UsageError(
+                f"cannot read {path}: {failure.strerror}", hint="check the path and its permissions"
+            ) from failure
+
+    if (options.tls_key is None) != (options.tls_cert is None):
+        raise UsageError("--tls-key and --tls-cert go together", hint="give both, or neither")
+    if options.tls_ca is not None and options.tls_key is None:
+        raise UsageError(
+            "--tls-ca says whose clients are accepted, but there is no TLS", hint="add --tls-cert and --tls-key"
+        )
+    return Security(
+        root_certificates=read(options.tls_ca),
+        certificate_chain=read(options.tls_cert),
+        private_key=read(options.tls_key),
+        insecure=options.insecure,
+    )
 
 
 def add_standard_services(server: grpc.Server, service_names: list[str]) -> None:

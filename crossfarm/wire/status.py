@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from crossfarm import errors
 from crossfarm.wire.v1.capabilities_pb2 import ErrorDetail
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 TRAILER = "crossfarm-error-bin"
 #: gRPC refuses large trailers; a message longer than this is cut, keeping its beginning.
 MAX_TEXT = 4000
+#: The status' own text, for peers that do not read the trailer; gRPC writes each byte of another script as three.
+MAX_SUMMARY = 500
 
 #: The first class in an error's ancestry that is here gives its status code.
 CODES: dict[type[errors.Error], grpc.StatusCode] = {
@@ -118,8 +121,15 @@ def rpc_errors(*, doing: str = "", peer: str = "") -> Iterator[None]:
 def abort(context: grpc.ServicerContext, error: errors.Error) -> NoReturn:
     """Server side: ends the RPC with the error's code and detail."""
     context.set_trailing_metadata(((TRAILER, to_detail(error).SerializeToString()),))
-    context.abort(code_of(error), error.message[:MAX_TEXT])
+    context.abort(code_of(error), error.message[:MAX_SUMMARY])
     raise AssertionError("context.abort returned")
+
+
+def garbage(failure: DecodeError) -> errors.Error:
+    """What a peer is told whose bytes are no message: its own fault, and no reason for a traceback here."""
+    return errors.UsageError(
+        f"this is no message of the crossfarm protocol: {failure}", hint="is the port the right one?"
+    )
 
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -132,6 +142,8 @@ def reports_errors(method: F) -> F:
     def report(context: grpc.ServicerContext, failure: Exception) -> NoReturn:
         if isinstance(failure, errors.Error):
             abort(context, failure)
+        if isinstance(failure, DecodeError):
+            abort(context, garbage(failure))
         log.exception("%s failed", method.__qualname__)
         abort(context, errors.InfrastructureError(f"internal error in {method.__qualname__}: {type(failure).__name__}"))
 
