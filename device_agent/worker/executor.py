@@ -20,7 +20,7 @@ from crossfarm.wire.tensors import CHUNK_BYTES, Packet, done_message, encode
 from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame, SessionRequest, SessionResponse
 from device_agent.drivers.base import BoundCall, CallArgument, Device, Memory, Program
 from device_agent.worker import measure
-from device_agent.worker.limits import MAX_CALLS, MAX_MODULES, MAX_TENSORS, Limits, MemoryBudget, Watchdog
+from device_agent.worker.limits import MAX_CALLS, MAX_MODULES, MAX_RANK, MAX_TENSORS, Limits, MemoryBudget, Watchdog
 from device_agent.worker.outbox import Outbox
 from device_agent.worker.table import Table
 
@@ -214,21 +214,23 @@ class Executor:
         """Runs calls from position ``at`` on until all are done or answers are due; returns the next position."""
         get, watchdog, now = self._calls.get, self._watchdog, time.monotonic()
         self._seen = first + len(numbers) - 1
+        if self._seen > _MAX_REQUEST:
+            raise errors.ArgumentError(f"{len(numbers)} calls from request {first} on: numbers end at {_MAX_REQUEST}")
         for position in range(at, len(numbers)):
             number, request = numbers[position], first + position
+            failure: errors.Error | None
             try:
                 if self._cancelled[1] >= request:
                     self._check_cancelled(request)
                 call = get(number)
             except KeyError:
-                out.fail(request, self._why_no_call(number))
-                continue
+                failure = self._why_no_call(number)
             except errors.Cancelled as cancelled:
-                out.fail(request, cancelled)
-                continue
-            watchdog.enter(now, call.limit, call.what)
-            failure = self._attempt(call)
-            watchdog.leave()
+                failure = cancelled
+            else:
+                watchdog.enter(now, call.limit, call.what)
+                failure = self._attempt(call)
+                watchdog.leave()
             if failure is None:
                 out.done(request)
             else:
@@ -367,7 +369,9 @@ class Executor:
         body = frame.allocate
         self._tensors.check_new(body.tensor)
         if not dtypes.is_valid(body.dtype) or dtypes.lanes_of(body.dtype) != 1 or body.dtype == "handle":
-            raise errors.ArgumentError(f"a tensor cannot have dtype {body.dtype!r}")
+            raise errors.ArgumentError(f"a tensor cannot have dtype {body.dtype[:40]!r}")
+        if len(body.shape) > MAX_RANK:
+            raise errors.ArgumentError(f"a tensor of {len(body.shape)} dimensions; the most there may be is {MAX_RANK}")
         size = dtypes.itemsize(body.dtype)
         for extent in body.shape:
             size *= extent
@@ -463,6 +467,7 @@ class Executor:
 
 
 _NOTHING = memoryview(b"")
+_MAX_REQUEST = (1 << 64) - 1
 
 
 def _payload_size(frame: RequestFrame, kind: str | None) -> int:

@@ -21,6 +21,8 @@ DEFAULT_MEMORY_PART = 0.8
 MAX_TENSORS = 1 << 16
 MAX_CALLS = 1 << 16
 MAX_MODULES = 1 << 10
+#: Dimensions of a tensor, as in numpy.
+MAX_RANK = 64
 #: Memory that the worker itself may need on top of what its tensors take: stacks, buffers of messages, libraries.
 _OVERHEAD_BYTES = 256 << 20
 #: How often a running call is looked at.
@@ -44,10 +46,11 @@ class Limits:
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Limits:
         """From a bind command's ``limits``, whose zeros and gaps mean this machine's defaults."""
+        machine = psutil.virtual_memory().total
         return cls(
             call_seconds=float(given.get("call_ms") or 0) / 1000 or DEFAULT_CALL_SECONDS,
             session_seconds=float(given.get("session_ms") or 0) / 1000,
-            memory_bytes=int(given.get("memory_bytes") or psutil.virtual_memory().total * DEFAULT_MEMORY_PART),
+            memory_bytes=min(int(given.get("memory_bytes") or machine * DEFAULT_MEMORY_PART), machine),
         )
 
 

@@ -32,7 +32,7 @@ class Table(Generic[T]):
         if thing is not None:
             return thing
         if number in self._failures:
-            raise self._failures[number]
+            raise self._failures[number].with_traceback(None)  # else each raise would add its frames to it for ever
         raise NotFound(f"there is no {self._noun} {number} on the device", hint="it was freed, or never made")
 
     def check_new(self, number: int) -> None:
