@@ -274,9 +274,10 @@ class Analyzer:
             found = self.affine_bounds(affine(expr))
             return found if whole.covers(found) else whole
         found = self._atom_bounds(expr)
+        if not whole.covers(found) and found.low <= found.high:
+            found = whole  # it may wrap around, and then what is known says nothing about the exact value
         known = self._ranges.get(structural_key(expr))
-        found = found if known is None else found.meet(known)
-        return found if whole.covers(found) or found.low > found.high else whole
+        return found if known is None else found.meet(known)
 
     def affine_bounds(self, form: Affine) -> Interval:
         """Exact bounds of an affine form over unbounded integers, with the facts that speak of the same terms."""

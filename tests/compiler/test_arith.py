@@ -117,6 +117,14 @@ def test_an_index_below_a_symbolic_size_is_proved_in_its_loop() -> None:
     assert known.decide(Binary("lt", i, n)) is None
 
 
+def test_a_fact_about_a_product_that_wraps_around_is_not_one_about_the_exact_product() -> None:
+    x = VARS[0]
+    product = Binary("mul", Binary("sub", x, IntImm(64)), Select(Binary("lt", x, x), x, IntImm(2**31 - 1)))
+    known = analyzer()
+    known.assume(Binary("ge", product, x))  # so it is for x = 0: the product is 64
+    assert known.decide(Binary("le", product, x)) is None
+
+
 def test_an_affine_form_reads_as_a_sum() -> None:
     x, y = VARS[0], VARS[1]
     form = affine(Binary("sub", Binary("mul", Binary("add", x, IntImm(3)), IntImm(4)), Binary("add", y, x)))
