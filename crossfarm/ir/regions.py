@@ -46,11 +46,11 @@ def infer_accesses(
     match_buffers: tuple[MatchBufferRegion, ...] = (),
 ) -> Accesses:
     """What a block with this content reads and writes, one region a buffer; its own temporaries left out."""
-    collector = _Collector(match_buffers)
+    collector = _Collector(match_buffers, alloc_buffers)
     if init is not None:
         collector.visit(init)
     collector.visit(body)
-    hidden = {*alloc_buffers, *collector.allocated}
+    hidden = collector.allocated
     writes = {b: box for b, box in collector.writes.items() if b not in hidden}
     skipped = set(writes) if init is not None else set()
     reads = {b: box for b, box in collector.reads.items() if b not in hidden and b not in skipped}
@@ -115,10 +115,10 @@ def _rebuild(form: Affine, dtype: str) -> Expr:
 class _Collector(Visitor):
     """Walks a block's content and unites the boxes of each buffer."""
 
-    def __init__(self, match_buffers: tuple[MatchBufferRegion, ...]) -> None:
+    def __init__(self, match_buffers: tuple[MatchBufferRegion, ...], allocated: tuple[Buffer, ...]) -> None:
         self.reads: dict[Buffer, tuple[Interval | None, ...]] = {}
         self.writes: dict[Buffer, tuple[Interval | None, ...]] = {}
-        self.allocated: set[Buffer] = set()
+        self.allocated = set(allocated)
         self._matches = {m.buffer: m.source for m in match_buffers}
         self._domains: dict[Var, Interval | None] = {}
 
@@ -235,6 +235,11 @@ class _Collector(Visitor):
             def visit_Var(inner, node: Var) -> None:
                 nonlocal found
                 found = found or node in self._domains
+
+            def visit_BufferLoad(inner, node: BufferLoad) -> None:
+                nonlocal found
+                found = found or node.buffer in self.allocated
+                inner.visit_children(node)
 
         Find().visit(value)
         return found

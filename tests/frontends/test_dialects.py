@@ -329,3 +329,12 @@ def test_a_buffer_in_an_attribute_is_its_name() -> None:
     named = parse(program(SILENT.format(attribute="T.block_attr({'free': [A]})")))
     same(named, parse(program(SILENT.format(attribute="T.block_attr({'free': ['A']})"))))
     round_trips(named)
+
+
+def test_a_scalar_declared_without_a_value_changes() -> None:
+    cell = "q: T.int32\nq = 7\nwhile q > i:\n    q = q - 1\n    q -= 1\nB[i, j] = q"
+    buffer = "q = T.allocate([1], 'int32', 'local')\nq[0] = 7\nwhile q[0] > i:\n"
+    buffer += "    q[0] = q[0] - 1\n    q[0] -= 1\nB[i, j] = q[0]"
+    module = parse(program(cell))
+    same(module, parse(program(buffer)))
+    round_trips(module)

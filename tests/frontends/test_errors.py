@@ -87,7 +87,7 @@ STATEMENTS = [
     ("Q = A", 5, "assignment", "itself"),
     ("i = j", 1, "assignment", "buffer"),
     ("v: T.int32 = x", 14, "annotation", "T.Cast"),
-    ("v: T.int32", 1, "annotation", ""),
+    ("A[0]: T.int32", 1, "annotation", ""),
     ("v: str = x", 4, "the dtype of v", ""),
     ("import os", 1, "import", "top"),
     ("def f(): pass", 1, "nested function", "module"),

@@ -28,6 +28,8 @@ CASES = [
     ("if A[v, w] > x:\n    D[v] = D[w]", "A[v, w], D[w]", "D[v]"),
     ("A[v, T.Ramp(w * 4, 1, 4)] = A[v, T.Ramp(6, -2, 4)]", "A[v, 0:7]", "A[v, w * 4:w * 4 + 4]"),
     ("X = T.alloc_buffer((4,), 'float64')\nX[0] = D[v]\nD[w] = X[0]", "D[v]", "D[w]"),
+    ("X = T.alloc_buffer((1,), 'int32')\nX[0] = B[v, w]\nD[X[0]] = D[v]", "B[v, w], D[v]", "D[0:16]"),
+    ("q: T.int32\nq = B[v, w]\nD[v] = D[q + 1]", "B[v, w], D[0:16]", "D[v]"),
     ("V = T.match_buffer(A[v, 0:4], (4,), 'float32')\nV[0] = x", "", "A[v, 0:4]"),
     ("for k in range(4):\n    with T.block('c'):\n        u = T.axis.spatial(4, k)\n        T.reads(D[u:u + 2])\n"
      "        T.writes(Z[()])\n        Z[()] = x", "D[0:5]", "Z[()]"),

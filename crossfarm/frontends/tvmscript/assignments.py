@@ -8,13 +8,13 @@ from collections.abc import Callable
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript import blocks, scoped
 from crossfarm.frontends.tvmscript.buffers import DETAILS, make_buffer, region_of
-from crossfarm.frontends.tvmscript.context import FunctionContext, HandleParam, spelled
+from crossfarm.frontends.tvmscript.context import Cell, FunctionContext, HandleParam, spelled
 from crossfarm.frontends.tvmscript.expressions import indexed
 from crossfarm.frontends.tvmscript.loops import check_thread
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import BufferLoad, Expr, Var
+from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Var
 from crossfarm.ir.stmt import BufferStore, MatchBufferRegion, Stmt
 
 Result = Stmt | Callable[[Stmt], Stmt] | None
@@ -31,19 +31,29 @@ def parse_assign(ctx: FunctionContext, node: ast.Assign) -> Result:
         raise ctx.source.error(node, "a = b = c is not part of the script language", construct="chained assignment")
     target = node.targets[0]
     if isinstance(target, ast.Subscript):
-        return _store(ctx, target, node.value)
+        return _store(ctx, *_place(ctx, target), node.value)
     if isinstance(target, (ast.Tuple, ast.List)):
         return _assign_several(ctx, node, args.elements(ctx, target), node.value)
+    if isinstance(target, ast.Name) and isinstance(ctx.lookup(target.id), Cell):
+        return _store(ctx, *_place(ctx, target), node.value)
     if isinstance(target, ast.Name):
         return _assign_name(ctx, target, node.value)
     raise ctx.source.error(target, f"assignment to {spelled(ctx, target)}", construct="assignment")
 
 
 def parse_annotated(ctx: FunctionContext, node: ast.AnnAssign) -> Result:
-    """``x: T.int32 = value`` and ``x: T.let[T.int32] = value`` name a value for the rest of the scope."""
-    if not isinstance(node.target, ast.Name) or node.value is None:
+    """``x: T.int32 = value`` and ``x: T.let[T.int32] = value`` name a value for the rest of the scope.
+
+    ``x: T.int32`` alone declares a scalar that later assignments change.
+    """
+    if not isinstance(node.target, ast.Name):
         raise ctx.source.error(node, "an annotated assignment names a value", construct="annotation")
     annotation = node.annotation
+    if node.value is None:
+        cell = Buffer(node.target.id, (IntImm(1),), args.dtype(ctx, annotation, node.target.id), scope="local")
+        wrap = scoped.allocate(ctx, node.target, cell, {})
+        ctx.bind(node.target.id, Cell(cell))
+        return wrap
     if isinstance(annotation, ast.Subscript) and ctx.resolve(annotation.value) == "tir.Let":
         annotation = annotation.slice
     if isinstance(annotation, ast.Call) and ctx.resolve(annotation.func) == "tir.handle":
@@ -62,7 +72,8 @@ def parse_annotated(ctx: FunctionContext, node: ast.AnnAssign) -> Result:
 
 def parse_augmented(ctx: FunctionContext, node: ast.AugAssign) -> Result:
     """``A[i] += x``"""
-    if not isinstance(node.target, ast.Subscript):
+    cell = isinstance(node.target, ast.Name) and isinstance(ctx.lookup(node.target.id), Cell)
+    if not isinstance(node.target, ast.Subscript) and not cell:
         raise ctx.source.error(
             node, "only elements of buffers can be changed in place", construct="augmented assignment",
             hint="a named value never changes: keep it in a buffer",
@@ -70,11 +81,19 @@ def parse_augmented(ctx: FunctionContext, node: ast.AugAssign) -> Result:
     if type(node.op) not in _IN_PLACE:
         raise ctx.source.error(node, "this operator has no in-place form", construct="augmented assignment")
     value = ast.copy_location(ast.BinOp(node.target, node.op, node.value), node)
-    return _store(ctx, node.target, value)
+    return _store(ctx, *_place(ctx, node.target), value)
 
 
-def _store(ctx: FunctionContext, target: ast.Subscript, value_node: ast.expr) -> Stmt:
-    buffer, indices = indexed(ctx, target)
+def _place(ctx: FunctionContext, target: ast.Subscript | ast.Name | ast.Attribute) -> tuple[Buffer, tuple[Expr, ...]]:
+    """What an assignment changes: an element of a buffer, or a scalar."""
+    cell = ctx.lookup(target.id) if isinstance(target, ast.Name) else None
+    if isinstance(cell, Cell):
+        return cell.buffer, cell.indices
+    assert isinstance(target, ast.Subscript)
+    return indexed(ctx, target)
+
+
+def _store(ctx: FunctionContext, buffer: Buffer, indices: tuple[Expr, ...], value_node: ast.expr) -> Stmt:
     wanted = BufferLoad(buffer, indices).dtype
     value = args.expr(ctx, value_node, wanted)
     if value.dtype != wanted:

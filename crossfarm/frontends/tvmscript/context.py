@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from crossfarm.frontends.tvmscript.dialect import Aliases
 from crossfarm.frontends.tvmscript.source import Source, nearest
 from crossfarm.ir.buffer import Buffer, BufferRegion
-from crossfarm.ir.expr import Expr, Range, Var
+from crossfarm.ir.expr import Expr, IntImm, Range, Var
 from crossfarm.ir.stmt import AttrValue, IterVar, MatchBufferRegion, Stmt
 
 #: dtype of a size that the text names but gives no dtype: what TVM's graph functions use.
@@ -33,8 +33,19 @@ class HandleParam:
     position: int
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A scalar that changes (``x: T.int32`` without a value), kept as a buffer of one element."""
+
+    buffer: Buffer
+
+    @property
+    def indices(self) -> tuple[Expr, ...]:
+        return (IntImm(0),)
+
+
 #: What a name may stand for. Plain numbers and strings are constants captured by a decorator.
-Binding = Expr | Buffer | View | HandleParam | bool | int | float | str
+Binding = Expr | Buffer | View | Cell | HandleParam | bool | int | float | str
 
 
 #: What an expression evaluates to: an Expr, or a Python constant without a dtype yet.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import calls
 from crossfarm.frontends.tvmscript.arguments import expr, integer, number
-from crossfarm.frontends.tvmscript.context import FunctionContext, HandleParam, Value, View, spelled
+from crossfarm.frontends.tvmscript.context import Cell, FunctionContext, HandleParam, Value, View, spelled
 from crossfarm.frontends.tvmscript.dialect import is_dialect_name
 from crossfarm.frontends.tvmscript.views import element_of
 from crossfarm.ir import dtype as dt
@@ -174,7 +174,7 @@ def _name(ctx: FunctionContext, node: ast.Name) -> Value:
         if ctx.aliases.is_alias(node.id):
             raise ctx.source.error(node, f"{node.id} is used as a value", construct=node.id)
         raise ctx.undefined(node)
-    return value
+    return BufferLoad(value.buffer, value.indices) if isinstance(value, Cell) else value
 
 
 def _binary(ctx: FunctionContext, node: ast.BinOp) -> Value:
