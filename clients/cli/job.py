@@ -185,7 +185,7 @@ def _acquire(farm: Farm, invocation: Invocation, options: JobOptions) -> Device:
     with invocation.output.progress("asking for a device") as progress:
 
         def on_queued(place: QueuePosition) -> None:
-            busy = f", busy with {place.busy_with}" if place.busy_with else ""
+            busy = f"; {place.busy_with}" if place.busy_with else ""
             progress.say(f"waiting for a device: place {place.position}, {place.matching} would do{busy}")
 
         return farm.acquire(

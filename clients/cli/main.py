@@ -57,6 +57,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()  # a reader that went away shows here, not at interpreter exit
         return status if isinstance(status, int) else 0
     except typer.TyperException as failure:
+        if not failure.format_message():  # no arguments at all: the help has been printed
+            return UsageError.exit_code
         invocation.output.json = "--json" in arguments
         usage = UsageError(failure.format_message(), hint="see crossfarm --help, or --help after the command")
         invocation.output.error(usage, verbose=False)

@@ -64,7 +64,13 @@ class Device:
         Raises:
             IncompatibleArtifact: the device cannot run it; says what is missing.
             InvalidArtifact: it was damaged on its way.
+            ArgumentError: something else than an Artifact.
         """
+        if not isinstance(artifact, Artifact):
+            raise errors.ArgumentError(
+                f"load takes an Artifact, not {type(artifact).__name__}",
+                hint="farm.build(module) makes one, crossfarm.Artifact.open(path) reads one",
+            )
         number = self._session.number()
         load = RequestFrame.Load(module=number, sha256=bytes.fromhex(artifact.digest), size=artifact.size)
         data = memoryview(artifact.data)

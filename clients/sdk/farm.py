@@ -21,7 +21,7 @@ from clients.sdk.lease import Lease, LeaseRequest, QueuePosition
 from clients.sdk.outage import Outage
 from clients.sdk.programs import user_name
 from crossfarm.compat.versions import API_READABLE
-from crossfarm.errors import ArgumentError, Unavailable
+from crossfarm.errors import ArgumentError, Unavailable, UsageError
 from crossfarm.target import Target
 from crossfarm.wire import serving
 from crossfarm.wire.channels import PLAINTEXT, Security, open_channel, split_address
@@ -140,7 +140,7 @@ class Farm:
             self._outage.answered()
         self._compiler_address = compiler
         self._compiler: Compiler | None = None
-        self._checked = False
+        self._checked = self._closed = False
         self._lock = threading.Lock()
         self._devices: weakref.WeakSet[Device] = weakref.WeakSet()
         _OPEN_FARMS.add(self)
@@ -148,6 +148,7 @@ class Farm:
     @property
     def compiler(self) -> Compiler:
         """The farm's compiler service, for what ``build`` leaves out. Raises Unavailable if the farm has none."""
+        self._check_open()
         with self._lock:
             if self._compiler is None:
                 address = self._compiler_address or self._ask_for_compiler()
@@ -212,11 +213,20 @@ class Farm:
             memory: what the program may use on the device, in bytes or as "512MiB".
             on_queued: told, in this thread, of each change of the place in the queue.
         Raises:
-            InvalidSelector: it does not parse. NoSuchDevice: no device of this farm could ever meet it.
+            ArgumentError: a number out of its range. InvalidSelector: it does not parse.
+            NoSuchDevice: no device of this farm could ever meet it.
             Timeout: none came free in time.
         """
         if not 0 <= priority <= 100:
             raise ArgumentError(f"priority {priority} is not within 0 to 100")
+        for what, seconds in (
+            ("timeout", timeout),
+            ("session_timeout", session_timeout),
+            ("call_timeout", call_timeout),
+        ):
+            if seconds is not None and not seconds >= 0:
+                raise ArgumentError(f"{what}={seconds} is no number of seconds", hint="leave it out for no limit")
+        self._check_open()
         from clients.sdk.device import Device
 
         request = LeaseRequest(
@@ -242,6 +252,7 @@ class Farm:
 
     def devices(self, selector: str = "") -> list[DeviceInfo]:
         """The devices that meet ``selector``, by id, whatever their state. Raises InvalidSelector."""
+        self._check_open()
         self._check_versions()
         answer = self._outage.ride_out(
             lambda: self._tracker.ListDevices(tracker_pb2.ListDevicesRequest(selector=selector)),
@@ -256,6 +267,7 @@ class Farm:
 
     def capabilities(self) -> dict[str, Capabilities]:
         """Versions, features and limits of the "tracker" and the "compiler"."""
+        self._check_open()
         return {"tracker": self._tracker_capabilities(), "compiler": self.compiler.capabilities()}
 
     def put(self, artifact: Artifact) -> str:
@@ -264,6 +276,7 @@ class Farm:
 
     def close(self) -> None:
         """Gives every device back, ends the connections, takes a private farm down; again is nothing."""
+        self._closed = True
         for device in list(self._devices):
             device.close()
         with self._lock:
@@ -299,6 +312,10 @@ class Farm:
         if host in ("", "0.0.0.0", "::"):  # it listens everywhere: also where the tracker does
             return f"{self.address.rpartition(':')[0]}:{port}"
         return str(answer.compilers[0])
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise UsageError(f"the connection to the farm at {self.address} is closed", hint="connect again")
 
     def _check_versions(self) -> None:
         # a lease carries its api_version with it: only what does not is preceded by this one question

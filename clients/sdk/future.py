@@ -67,6 +67,10 @@ class Future(Generic[T]):
         """True once the answer has been read. Answers are read by whoever waits, so ``done`` alone never waits."""
         return self._done
 
+    def __repr__(self) -> str:
+        state = ("done" if self._failure() is None else "failed") if self._done else "on its way"
+        return f"<Future {self._request}, {state}>"
+
     def cancel(self) -> None:
         """Asks that the request is not begun; its result is then ``Cancelled``. One that runs goes on."""
         if not self._done:

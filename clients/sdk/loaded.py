@@ -48,6 +48,9 @@ class Loaded(Mapping[str, "LoadedFunction"]):
                 f"artifact {self.artifact.name!r} has no function {name!r}; it has: {known}"
             ) from None
 
+    def __repr__(self) -> str:
+        return f"<Loaded {self.artifact.name!r}: {', '.join(self._functions)}>"
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._functions)
 

@@ -122,7 +122,8 @@ class Artifact:
         return hash(self.digest)
 
     def __repr__(self) -> str:
-        return f"<Artifact {self.name!r} {self.digest[:12]} {self.size} bytes, {len(self.variants)} variants>"
+        targets = ", ".join(variant.target.tag or variant.target.kind for variant in self.variants)
+        return f"<Artifact {self.name!r} for {targets}, {self.size:,} bytes, {self.digest[:12]}>"
 
 
 def write_artifact(

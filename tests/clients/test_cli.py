@@ -288,6 +288,7 @@ def test_script_and_sources_come_out_of_an_artifact(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_command_releases_its_device_at_once(farm: Farm, tmp_path: Path, number: signal.Signals) -> None:
     path = write(tmp_path, programs.ENDLESS)
+    assert comes_back(farm)  # so that a lease that is seen is this command's, and its handlers are in place
     command = [sys.executable, "-m", "clients.cli.main", "run", str(path), "-i", "A=4xi32=0", "--tracker", farm.address]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ran:
         while farm.devices()[0].state != "leased":
