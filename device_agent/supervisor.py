@@ -390,7 +390,10 @@ class Supervisor:
             if worker.retired:
                 self._warm_up(device)
             else:
-                self._start_failed(device, f"a worker ended with status {returncode}: {worker.log_tail[-500:]}")
+                said = worker.log_tail.strip().rpartition("\n")[
+                    2
+                ]  # people see this in tables; the agent's log has it all
+                self._start_failed(device, f"a worker ended with status {returncode}: {said[-500:]}")
             return
         lease = device.lease
         if lease is None or lease.worker is not worker:

@@ -219,7 +219,7 @@ def due(turn: Turn, lease: Lease) -> None:
 
 def describe(request: Request) -> str:
     """The request in a message to people."""
-    return f"selector {str(request.selector)!r}" if request.selector.conditions else "any device"
+    return f"selector {str(request.selector)!r}" if request.selector.conditions else "the empty selector"
 
 
 def _tell_granted(turn: Turn, lease: Lease) -> None:

@@ -79,8 +79,8 @@ class Target:
         tag, parts, host = tree.get("tag") or "", tree.get("targets") or (), tree.get("host")
         kind_name = tree.get("kind") or (MULTI if parts else None)
         given = {k: v for k, v in tree.items() if k not in _STRUCTURE}
-        if not isinstance(tag, str) or len(tag) > 256:
-            raise InvalidTarget(f"a target's tag must be a short string, not {_show(tag)}")
+        if not isinstance(tag, str) or len(tag) > 256 or not tag.isprintable():
+            raise InvalidTarget(f"a target's tag must be a short printable string, not {_show(tag)}")
         if kind_name == MULTI:
             if given or host is not None:
                 raise InvalidTarget("a multi-target has no attributes and no host of its own: give them to its parts")
