@@ -97,7 +97,8 @@ def _refuse_plaintext(address: str, security: Security, verb: str) -> None:
     if not (security.tls or security.insecure or is_loopback(address)):
         raise PermissionDenied(
             f"refusing to {verb} {address} in plaintext: it is not a loopback address",
-            hint="give TLS credentials, or --insecure if the network is trusted",
+            hint="give TLS credentials, or say that the network is trusted: --insecure to a service, "
+            "CROSSFARM_INSECURE=1 to a client",
         )
 
 
