@@ -124,12 +124,16 @@ def test_the_corpus_gives_its_stored_outputs_there(farm: Farm) -> None:
                 )
 
 
-@pytest.fixture(scope="module")
-def groups(farm: Farm) -> Iterator[dict[str, Loaded]]:
-    """Every operator, division and cast on every dtype, loaded there in one session."""
+@pytest.fixture(scope="module", params=["its own target", "aarch64-linux-generic"])
+def groups(request: pytest.FixtureRequest, farm: Farm) -> Iterator[dict[str, Loaded]]:
+    """Every operator, division and cast on every dtype, loaded there in one session.
+
+    The emulated processor's own target has SVE and arithmetic on float16; the generic one has neither.
+    """
     with farm.acquire("arch=aarch64", timeout=60) as device:
         modules = {group: module(**{n: f for n, (f, _) in programs_of(group).items()}) for group in GROUPS}
-        yield {g: device.load(farm.build(m, target=device.target)) for g, m in modules.items()}
+        target = device.target if request.param == "its own target" else request.param
+        yield {g: device.load(farm.build(m, target=target)) for g, m in modules.items()}
 
 
 def check(group: str, name: str, inputs: list[Any], program: Loaded) -> None:

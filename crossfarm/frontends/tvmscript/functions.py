@@ -21,7 +21,7 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import IntImm, Var
 from crossfarm.ir.function import REDUNDANT_ATTRIBUTES, PrimFunc
 from crossfarm.ir.stmt import BlockRealize, Stmt
-from crossfarm.ir.visitor import MAX_DEPTH, children
+from crossfarm.ir.visitor import MAX_DEPTH, children, make_room
 
 #: What ``@T.prim_func(...)`` may say. The ones beside ``private`` change nothing here.
 _OPTIONS = ("private", "s_tir", "check_well_formed", "persistent")
@@ -31,6 +31,7 @@ def parse_function(source: Source, aliases: Aliases, node: ast.FunctionDef, capt
     """A ``@T.prim_func``. Raises ScriptError for any other function, and for one that nests too deep."""
     private = _decorator(source, aliases, node)
     ctx = FunctionContext(source, aliases, captured, evaluate)
+    make_room()
     try:
         body = _parse(ctx, node)
     except RecursionError:
