@@ -46,6 +46,7 @@ class Limits:
     Attributes:
         warm_up: a worker may take this long to become ready (an emulated one is slow).
         bind: a ready worker may take this long to be bound.
+        breath: pause after a lease has begun before the next worker is started.
         end: a worker asked to end may take this long before it is killed.
         restart: first pause before a worker that could not start is tried again; doubles up to ``restart_max``.
         failures: starts that fail in a row before the device is reported as unhealthy.
@@ -53,6 +54,7 @@ class Limits:
 
     warm_up: float = 60.0
     bind: float = 15.0
+    breath: float = 0.1
     end: float = 1.5
     restart: float = 0.2
     restart_max: float = 30.0
@@ -291,8 +293,9 @@ class Supervisor:
             if self._advertise:
                 address = f"{self._advertise}:{address.rpartition(':')[2]}"
             self._send(AgentMessage(ready=LeaseReady(lease_id=lease.start.lease_id, address=address)))
-            # The next lease's worker starts now, not at the end of this one, so that it is there at once.
-            self._warm_up(device)
+            # The next lease's worker starts during this one, so that it is there at once; but not in the very moment in
+            # which this one's client connects.
+            self._actor.after(self._limits.breath, lambda: self._warm_up(device))
         elif kind == "loaded":
             lease.program_ran = True
         elif kind == "outcome" and lease.outcome is None:
