@@ -219,6 +219,9 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
+            # One malloc arena for its one thread: glibc otherwise tries to make another at every allocation once the
+            # address space is used up, and a build that should fail crawls on.
+            env={**os.environ, "MALLOC_ARENA_MAX": "1"},
             start_new_session=True,  # a group of its own: killed with the linker it may be running
             bufsize=0,
         )
