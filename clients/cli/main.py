@@ -21,6 +21,9 @@ from clients.cli.invocation import Invocation, TrackerOption, VerboseOption
 from crossfarm._version import __version__
 from crossfarm.errors import Error, InfrastructureError, UsageError
 
+#: How long an interrupted command may take to give back what it holds.
+_UNWIND_SECONDS = 4.0
+
 app = typer.Typer(
     name="crossfarm",
     help="Build IRModules for any device, lease a real one, run and measure them there.",
@@ -82,16 +85,25 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _exit_on_termination() -> None:
-    """SIGTERM and SIGHUP unwind as Ctrl-C does: a cancelled CI job gives its device back before it goes."""
+    """SIGTERM and SIGHUP unwind as Ctrl-C does: a cancelled CI job gives its device back before it goes.
+
+    An exception raised by a signal can get lost (Python ignores it in a destructor or a callback), and unwinding can
+    meet a service that hangs: whoever asked for the end gets it ``_UNWIND_SECONDS`` later at the latest, and then the
+    tracker releases the lease because its client is gone.
+    """
 
     def terminate(number: int, frame: object) -> None:
-        raise SystemExit(128 + number)
+        last = threading.Timer(_UNWIND_SECONDS, os._exit, (128 + number,))
+        last.daemon = True
+        last.start()
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
         return
-    for name in ("SIGTERM", "SIGHUP"):
+    usual = {signal.SIG_DFL, signal.default_int_handler}  # nohup ignores SIGHUP: so it stays
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:  # nohup ignores SIGHUP: so it stays
+        if number is not None and signal.getsignal(number) in usual:
             signal.signal(number, terminate)
 
 

@@ -302,6 +302,20 @@ def test_an_interrupted_command_releases_its_device_at_once(farm: Farm, tmp_path
     assert still_works(farm)
 
 
+def test_an_interrupt_that_gets_lost_ends_the_command_all_the_same() -> None:
+    swallowing = (
+        "import os, signal, threading\n"
+        "from clients.cli.main import _exit_on_termination\n"
+        "_exit_on_termination()\n"
+        "class Destroyed:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
+        "Destroyed()\n"
+        "threading.Event().wait()\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", swallowing], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 128 + signal.SIGINT, ended.stderr
+
+
 def test_the_programs_are_started_one_by_one(crossfarm: Crossfarm) -> None:
     for name in ("tracker", "compiler", "agent"):
         ran = crossfarm(name, "serve", "--help")
