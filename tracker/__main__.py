@@ -12,6 +12,7 @@ import grpc.aio
 
 from crossfarm.errors import Error
 from crossfarm.wire import channels, serving
+from crossfarm.wire.ending import end_process
 from crossfarm.wire.v1 import tracker_pb2, tracker_pb2_grpc
 
 from .core import Core
@@ -116,4 +117,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    end_process(main())

@@ -9,10 +9,12 @@ on standard output.
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
-from typing import Annotated
+import time
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -20,6 +22,7 @@ from clients.cli import bench, build, demo, devices, inspect, local, run, serve
 from clients.cli.invocation import Invocation, TrackerOption, VerboseOption
 from crossfarm._version import __version__
 from crossfarm.errors import Error, InfrastructureError, UsageError
+from crossfarm.wire.ending import end_process
 
 #: How long an interrupted command may take to give back what it holds.
 _UNWIND_SECONDS = 4.0
@@ -92,14 +95,20 @@ def _exit_on_termination() -> None:
     tracker releases the lease because its client is gone.
     """
 
+    asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put is reentrant: a handler may call it
+
+    def watch() -> None:
+        number = asked.get()
+        time.sleep(_UNWIND_SECONDS)
+        os._exit(128 + number)
+
     def terminate(number: int, frame: object) -> None:
-        last = threading.Timer(_UNWIND_SECONDS, os._exit, (128 + number,))
-        last.daemon = True
-        last.start()
+        asked.put(number)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
 
     if threading.current_thread() is not threading.main_thread():
         return
+    threading.Thread(target=watch, name="last-resort", daemon=True).start()
     usual = {signal.SIG_DFL, signal.default_int_handler}  # nohup ignores SIGHUP: so it stays
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
@@ -107,5 +116,10 @@ def _exit_on_termination() -> None:
             signal.signal(number, terminate)
 
 
+def run_and_exit() -> NoReturn:
+    """Entry point of the installed command."""
+    end_process(main())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run_and_exit()

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from crossfarm import _version
 from crossfarm.compat import versions
 from crossfarm.errors import InfrastructureError, UsageError
 from crossfarm.wire.channels import Security
+from crossfarm.wire.ending import Signalled
 from crossfarm.wire.v1.capabilities_pb2 import Capabilities
 
 _PARENT_POLL_SECONDS = 0.5
@@ -133,7 +133,7 @@ class StopSignal:
     """Set by SIGTERM, SIGINT, the parent's death (``with_parent``), or by hand."""
 
     def __init__(self, *, with_parent: bool = False) -> None:
-        self._event = threading.Event()
+        self._event = Signalled()
         # the starter says who it is: it may be gone before this line, and getppid() would then name its heir
         starter = int(os.environ.pop(PARENT_VARIABLE, "0"))
         self._parent = (starter or os.getppid()) if with_parent else None

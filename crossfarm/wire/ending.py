@@ -1,0 +1,54 @@
+"""How a process that used gRPC ends, and how it hears that it should. Both stand in the way of well-known deadlocks."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import queue
+import sys
+import threading
+from typing import NoReturn
+
+#: How long the functions registered with ``atexit`` may take.
+_EXIT_FUNCTIONS_SECONDS = 4.0
+
+
+class Signalled:
+    """An event that a signal handler may set.
+
+    ``threading.Event.set`` takes a lock; a handler that runs while the interrupted thread holds it waits for itself.
+    ``queue.SimpleQueue.put`` is reentrant.
+    """
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[None] = queue.SimpleQueue()
+
+    def set(self) -> None:
+        """Wakes everyone who waits, now and later."""
+        self._queue.put(None)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Waits at most ``timeout`` seconds; True once it was set."""
+        try:
+            self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        self._queue.put(None)  # it stays set
+        return True
+
+
+def end_process(status: int) -> NoReturn:
+    """Ends this process with ``status``: what is registered with ``atexit`` runs, output is flushed, and that is all.
+
+    The interpreter's own ending stops daemon threads wherever they are, also those of gRPC that hold one of its locks;
+    taking the channels apart then waits for that lock for ever. So nothing is taken apart: the system does it.
+    """
+    last = threading.Timer(_EXIT_FUNCTIONS_SECONDS, os._exit, (status,))
+    last.daemon = True
+    last.start()
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or its reader is gone
+            stream.flush()
+    os._exit(status)

@@ -1,0 +1,67 @@
+"""A process that used gRPC ends, whatever its threads do, and hears a signal whatever it was doing then."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from crossfarm.wire.ending import Signalled
+
+
+def run(program: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no interval timers there")
+def test_a_signal_may_come_at_any_moment_of_a_wait() -> None:
+    storm = (
+        "import signal\n"
+        "from crossfarm.wire.ending import Signalled\n"
+        "signals = 0\n"
+        "def handle(*_):\n"
+        "    global signals\n"
+        "    signals += 1\n"
+        "    event.set()\n"
+        "event = Signalled()\n"
+        "signal.signal(signal.SIGALRM, handle)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 2e-5, 2e-5)\n"
+        "while signals < 20000:\n"
+        "    event = Signalled()\n"
+        "    event.wait(1e-5)\n"
+        "print('heard')\n"
+    )
+    ended = run(storm)
+    assert ended.stdout == "heard\n", ended.stderr
+
+
+def test_what_was_set_stays_set() -> None:
+    event = Signalled()
+    assert not event.wait(0)
+    event.set()
+    assert event.wait()
+    assert event.wait()
+
+
+def test_a_thread_that_never_ends_does_not_keep_the_process() -> None:
+    stuck = (
+        "import atexit, threading\n"
+        "from crossfarm.wire.ending import end_process\n"
+        "atexit.register(lambda: print('put away', end=''))\n"
+        "threading.Thread(target=threading.Event().wait).start()\n"
+        "end_process(3)\n"
+    )
+    ended = run(stuck)
+    assert (ended.returncode, ended.stdout) == (3, "put away")
+
+
+def test_an_exit_function_that_never_ends_does_not_keep_the_process() -> None:
+    stuck = (
+        "import atexit, threading\n"
+        "from crossfarm.wire import ending\n"
+        "ending._EXIT_FUNCTIONS_SECONDS = 0.2\n"
+        "atexit.register(threading.Event().wait)\n"
+        "ending.end_process(4)\n"
+    )
+    assert run(stuck).returncode == 4
