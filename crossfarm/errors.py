@@ -7,6 +7,8 @@
     │   ├── InvalidModule              an IRModule that is malformed or ill-formed
     │   │   ├── ScriptError            script text outside the subset: file, line, column, construct
     │   │   └── VerifyError            well-formedness: function, node, rule
+    │   ├── ScheduleError              a schedule primitive refused: which, why, and the block or loop
+    │   │   └── TraceError             a trace that does not fit its module, or cannot be read: names the instruction
     │   ├── InvalidTarget              unknown kind, tag or attribute; conflicting merge
     │   ├── UnsupportedTarget          described, but this server (or this build) cannot build for it
     │   ├── InvalidArtifact            truncated, tampered, from the future, or for another machine
@@ -96,6 +98,31 @@ class ScriptError(InvalidModule):
 
 class VerifyError(InvalidModule):
     """The module breaks a rule of well-formedness; the message names the function, the node and the rule."""
+
+
+class ScheduleError(UserError):
+    """A schedule primitive that would be illegal; the message prints the block or loop it was asked to change.
+
+    Attributes:
+        primitive: its name, as ``compute_at``; reason: why it refused, without the printed node.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        primitive: str = "",
+        reason: str = "",
+        hint: str = "",
+        details: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message, hint=hint, details=details or {"primitive": primitive, "reason": reason})
+        self.primitive = self.details.get("primitive", primitive)
+        self.reason = self.details.get("reason", reason)
+
+
+class TraceError(ScheduleError):
+    """A schedule trace that cannot be read, or that no longer fits the module; names the instruction."""
 
 
 class InvalidTarget(UserError):
