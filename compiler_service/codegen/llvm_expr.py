@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_math import emit_call
 from compiler_service.codegen.llvm_text import (
@@ -70,9 +71,10 @@ class ExprEmitter:
         strides: in elements, for each buffer.
     """
 
-    def __init__(self, function: str, half: HalfConversions) -> None:
+    def __init__(self, function: str, half: HalfConversions, dots: DotProducts) -> None:
         self.function = function
         self.half = half
+        self.dots = dots
         self.b = Builder()
         self.vars: dict[Var, Value] = {}
         self.pointers: dict[Buffer, Value] = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_expr import ExprEmitter
 from compiler_service.codegen.llvm_half import HalfConversions
 from compiler_service.codegen.llvm_text import Value, memory_type, register_type
@@ -55,14 +56,18 @@ class FunctionText:
     failures: tuple[str, ...]
 
 
-def emit_function(name: str, func: PrimFunc, half: HalfConversions, first_metadata: int) -> FunctionText:
+def emit_function(
+    name: str, func: PrimFunc, half: HalfConversions, dots: DotProducts, first_metadata: int
+) -> FunctionText:
     """LLVM IR of ``func``; its metadata is numbered from ``first_metadata``."""
-    return _FunctionEmitter(name, func, half, first_metadata).run()
+    return _FunctionEmitter(name, func, half, dots, first_metadata).run()
 
 
 class _FunctionEmitter(ExprEmitter):
-    def __init__(self, name: str, func: PrimFunc, half: HalfConversions, first_metadata: int) -> None:
-        super().__init__(name, half)
+    def __init__(
+        self, name: str, func: PrimFunc, half: HalfConversions, dots: DotProducts, first_metadata: int
+    ) -> None:
+        super().__init__(name, half, dots)
         self.func = func
         self.first_metadata = first_metadata
         self.loops: list[str] = []
@@ -124,7 +129,7 @@ class _FunctionEmitter(ExprEmitter):
 
     def _entry(self, body: str) -> str:
         """Code of the exported function: slots → arguments, offsets → pointers, then the call."""
-        e = ExprEmitter(self.function, self.half)
+        e = ExprEmitter(self.function, self.half, self.dots)
         e.failures = self.failures
         arguments: list[Value] = []
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_text import Builder, Value, float_constant, int_constant, register_type, zero
 from crossfarm.errors import BuildFailed
@@ -33,6 +34,7 @@ class Emitter(Protocol):
 
     function: str
     half: HalfConversions
+    dots: DotProducts
     b: Builder
     externs: dict[str, str]
 
@@ -228,6 +230,10 @@ def _q_multiply_shift(e: Emitter, node: Call) -> Value:
     return e.convert(e.binary("shr", e.binary("add", product, half), right), node.dtype)
 
 
+def _dot4(e: Emitter, node: Call) -> Value:
+    return e.dots.emit(e.b, *(e.emit(a) for a in node.args))
+
+
 def _call_extern(e: Emitter, node: Call) -> Value:
     name = node.args[0].value if node.args and isinstance(node.args[0], StringImm) else None
     if name not in EXTERN_ALLOWED or len(node.args) - 1 != EXTERN_ALLOWED[name]:
@@ -284,6 +290,6 @@ _SPECIAL: dict[str, Callable[[Emitter, Call], Value]] = {
     "abs": _abs, "isnan": _classify, "isinf": _classify, "isfinite": _classify, "popcount": _popcount, "clz": _clz,
     "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
     "assume": _assume, "ldexp": _ldexp,
-    "q_multiply_shift": _q_multiply_shift, "call_extern": _call_extern, "call_pure_extern": _call_extern,
+    "q_multiply_shift": _q_multiply_shift, "dot4": _dot4, "call_extern": _call_extern, "call_pure_extern": _call_extern,
     "address_of": _address_of, "ret": _ret, "storage_sync": _storage_sync,
 }  # fmt: skip

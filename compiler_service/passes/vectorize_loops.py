@@ -186,6 +186,8 @@ class _Lanes:
             return self._choice(*node.args)
         if not INTRINSICS[node.op].pure or node.op in ("call_pure_extern", "address_of"):
             raise _Scalarize
+        if any(dt.lanes_of(a.dtype) > 1 for a in node.args):
+            raise _Scalarize  # a scalar made of vectors, as dot4 gives
         args = tuple(self._widen(self.expr(a)) for a in node.args)
         return Call(node.op, args, dt.with_lanes(node.dtype, self.lanes))
 

@@ -71,6 +71,8 @@ _ROWS = (
     # 63 and 64 were shift_left and shift_right, which are the operators shl and shr
     Intrinsic("storage_sync", 65, -1, result="void", domain="any", pure=False, script=("tvm_storage_sync",)),
     Intrinsic("address_of", 66, 1, result="given", domain="any"),
+    # dot4(c, a, b): c[i] + the sum of a[4*i + j] * b[4*i + j] over j < 4; int32 and 8-bit integers of either sign
+    Intrinsic("dot4", 67, 3, domain="int"),
 )
 
 INTRINSICS: dict[str, Intrinsic] = {row.name: row for row in _ROWS}

@@ -160,6 +160,7 @@ VIOLATIONS: dict[str, Callable[[], IRModule]] = {
     "if-then-else": lambda: call("if_then_else", X, f32(1), f32(1)),
     "reinterpret-width": lambda: call("reinterpret", f32(1), dtype="int64"),
     "count-result": lambda: call("clz", X, dtype="float32"),
+    "dot-product": lambda: call("dot4", X, X, X, dtype="int32"),
     "assumption-bool": lambda: call("assume", X, dtype="int32"),
     "extern-allowed": lambda: call("call_extern", StringImm("system"), X, dtype="int32"),
     "addresses-to-extern": lambda: call("likely", Call("address_of", (load(A, 0),), "handle"), dtype="handle"),

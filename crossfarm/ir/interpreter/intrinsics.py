@@ -2,6 +2,8 @@
 
 float16 and bfloat16 are computed in float32 and rounded once. ``round`` takes halves away from zero, ``nearbyint`` to
 the even neighbour. ``q_multiply_shift(x, y, q, s)`` is ``x * y * 2**(s - q)`` with halves rounded up, in 64 bits.
+``reinterpret`` keeps the bits, a vector's lowest lane lowest. ``dot4(c, a, b)`` adds to each lane of ``c`` the products
+of four neighbouring lanes of ``a`` and ``b``; the products are exact and the sum wraps around in 32 bits.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ Function = Callable[..., Value]
 def intrinsic(name: str, dtype: str, result: str) -> Function:
     """The function of a value-giving intrinsic whose first argument is ``dtype``, giving ``result``."""
     if name in _BITS:
-        return _BITS[name](dt.scalar_of(dtype), dt.scalar_of(result))
+        return _BITS[name](dtype, result)
     function = _FLOAT[name]
     if dt.scalar_of(dtype) not in ("float16", "bfloat16"):
         return function
@@ -172,8 +174,13 @@ def _clz(dtype: str, result: str) -> Function:
 
 
 def _reinterpret(dtype: str, result: str) -> Function:
-    to = dt.to_numpy(result)
-    return lambda x: np.asarray(x).view(to)[()] if not isinstance(x, np.ndarray) else np.ascontiguousarray(x).view(to)
+    to, lanes, result_lanes = dt.to_numpy(result), dt.lanes_of(dtype), dt.lanes_of(result)
+    if lanes == result_lanes:
+        return lambda x: np.ascontiguousarray(x).view(to) if isinstance(x, np.ndarray) else np.asarray(x).view(to)[()]
+    # a vector's values have its lanes as their only axis, see ``expressions``
+    if result_lanes == 1:
+        return lambda x: np.ascontiguousarray(x).view(to)[0]
+    return lambda x: np.ascontiguousarray(x).reshape(lanes).view(to)
 
 
 def _q_multiply_shift(dtype: str, result: str) -> Function:
@@ -186,6 +193,15 @@ def _q_multiply_shift(dtype: str, result: str) -> Function:
     return multiply
 
 
+def _dot4(dtype: str, result: str) -> Function:
+    def dot(c: Value, a: Value, b: Value) -> Value:
+        products = a.astype(np.int32) * b.astype(np.int32)
+        sums = products.reshape(-1, 4).sum(axis=1, dtype=np.int32)
+        return c + (sums if dt.lanes_of(dtype) > 1 else sums[0])
+
+    return dot
+
+
 _BITS: dict[str, Callable[[str, str], Function]] = {
     "likely": _same,
     "popcount": _popcount,
@@ -193,4 +209,5 @@ _BITS: dict[str, Callable[[str, str], Function]] = {
     "bitwise_not": _invert,
     "reinterpret": _reinterpret,
     "q_multiply_shift": _q_multiply_shift,
+    "dot4": _dot4,
 }

@@ -41,7 +41,7 @@ from crossfarm.ir.verify.scope import Scope
 _INT_ONLY = ("mod", "floordiv", "floormod", "shl", "shr")
 _MEMORY = ("memcpy", "memmove", "memset")
 #: Arguments after the first that need not have the first one's dtype.
-_MIXED = ("ldexp",)
+_MIXED = ("ldexp", "dot4")
 
 
 @rule("variable-defined", Var, hint="bind it by a loop, an axis, a let, a parameter, or as a dimension of a buffer")
@@ -250,11 +250,11 @@ def if_then_else(node: Call, scope: Scope) -> str | None:
 
 @rule("reinterpret-width", Call, hint="both sides of a reinterpret take the same number of bits")
 def reinterpret_width(node: Call, scope: Scope) -> str | None:
-    """Reinterpreting keeps the number of bits of an element and the lanes."""
+    """Reinterpreting keeps the number of bits; of a vector the lanes may change, lowest first: int8x4 is an int32."""
     if node.op != "reinterpret":
         return None
     source = node.args[0].dtype
-    same = dt.bits(source) == dt.bits(node.dtype) and dt.lanes_of(source) == dt.lanes_of(node.dtype)
+    same = dt.itemsize(source) == dt.itemsize(node.dtype)
     ok = same and not {"handle", "bool"} & {dt.scalar_of(source), dt.scalar_of(node.dtype)}
     return None if ok else f"{source} cannot be reinterpreted as {node.dtype}"
 
@@ -268,6 +268,19 @@ def count_result(node: Call, scope: Scope) -> str | None:
     if node.op == "q_multiply_shift" and dt.scalar_of(node.dtype) != "int32":
         return f"q_multiply_shift of {node.dtype}"
     return None
+
+
+@rule("dot-product", Call, hint="int32 accumulators, and 8-bit integers in vectors of four times as many lanes")
+def dot_product(node: Call, scope: Scope) -> str | None:
+    """``dot4`` adds four products of 8-bit integers, each of either sign, to each lane of int32."""
+    if node.op != "dot4":
+        return None
+    accumulator, *factors = (a.dtype for a in node.args)
+    lanes = 4 * dt.lanes_of(accumulator)
+    ok = dt.scalar_of(accumulator) == "int32" and all(
+        dt.scalar_of(f) in ("int8", "uint8") and dt.lanes_of(f) == lanes for f in factors
+    )
+    return None if ok else f"dot4 of {accumulator}, {' and '.join(factors)}"
 
 
 @rule("assumption-bool", Call, hint="assume a comparison")
