@@ -90,7 +90,7 @@ def build_variant(
             sources[f"{len(sources):02}_{name}.py"] = result.script()
 
     make_room()
-    lowered, pass_times = run_pipeline(module, target, keep_module, announce)
+    lowered, pass_times = run_pipeline(module, target, keep_module, announce, options.schedule)
     steps.extend(pass_times)
 
     @contextmanager

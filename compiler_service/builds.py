@@ -153,4 +153,8 @@ class Build:
 def _options_text(options: BuildOptions) -> dict[str, str]:
     """What of the options shaped the artifact, for its manifest."""
     level = options.opt_level if options.opt_level or options.opt_level_set else 3
-    return {"opt_level": str(level), "keep_sources": str(options.keep_sources).lower()}
+    return {
+        "opt_level": str(level),
+        "keep_sources": str(options.keep_sources).lower(),
+        "schedule": options.schedule or "default",
+    }

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compiler_service.passes.base import Pass
@@ -15,6 +16,7 @@ from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
+from compiler_service.passes.schedule_default import ScheduleDefault
 from compiler_service.passes.simplify import Simplify
 from compiler_service.passes.unroll_loops import UnrollLoops
 from compiler_service.passes.vectorize_loops import VectorizeLoops
@@ -32,6 +34,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         RefuseThreadBindings(),
         CheckRegions(),
         CompactParameters(),
+        ScheduleDefault(),
         LowerBlocks(),
         Simplify(),
         HoistFirstIteration(),
@@ -43,12 +46,20 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
 }
 
 
-def pipeline_for(target: Target) -> tuple[Pass, ...]:
-    """The passes for a target's kind. Raises UnsupportedTarget where there are none."""
+def pipeline_for(target: Target, schedule: str = "") -> tuple[Pass, ...]:
+    """The passes for a target's kind.
+
+    Args:
+        schedule: as ScheduleDefault's; ``""`` for its default.
+
+    Raises:
+        UnsupportedTarget: there are none.
+    """
     try:
-        return PIPELINES[target.kind]
+        steps = PIPELINES[target.kind]
     except KeyError:
         raise UnsupportedTarget(f"this server has no pipeline for target kind {target.kind!r} yet") from None
+    return tuple(replace(s, schedule=schedule) if schedule and isinstance(s, ScheduleDefault) else s for s in steps)
 
 
 def run_pipeline(
@@ -56,6 +67,7 @@ def run_pipeline(
     target: Target,
     on_pass: Callable[[str, IRModule], None] = lambda name, module: None,
     on_step: Callable[[str], None] = lambda name: None,
+    schedule: str = "",
 ) -> tuple[IRModule, list[tuple[str, float]]]:
     """Runs the target's passes; the lowered module and each pass' seconds.
 
@@ -65,10 +77,11 @@ def run_pipeline(
     Args:
         on_step: called with each pass' name before it runs.
         on_pass: called with each pass' name and result.
+        schedule: as ScheduleDefault's; ``""`` for its default.
     """
     debug = frozenset(os.environ.get("CROSSFARM_DEBUG", "").split(","))
     times = []
-    for step in pipeline_for(target):
+    for step in pipeline_for(target, schedule):
         on_step(step.name)
         started = time.perf_counter()
         module = step.apply(module, target)

@@ -37,6 +37,7 @@ def bench(
     session_timeout: jobs.SessionTimeoutOption = None,
     memory: jobs.MemoryOption = None,
     opt_level: files.OptLevelOption = None,
+    schedule: files.ScheduleOption = "default",
     json: JsonOption = False,
     tracker: TrackerOption = None,
     verbose: VerboseOption = False,
@@ -44,7 +45,7 @@ def bench(
     """Measure a function of FILE on a device."""
     invocation = of(ctx)
     options = jobs.JobOptions(
-        file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level
+        file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level, schedule
     )
     with jobs.open_job(invocation, options) as job:
         inputs = arguments.Inputs(job.signature, given or [], size or [], seed=seed).arguments()

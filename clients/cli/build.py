@@ -25,6 +25,7 @@ def build(
         Path | None, typer.Option("--output", "-o", metavar="OUT.cfa", help="Default: FILE with the suffix .cfa.")
     ] = None,
     opt_level: files.OptLevelOption = None,
+    schedule: files.ScheduleOption = "default",
     keep_sources: Annotated[
         bool, typer.Option("--keep-sources", help="Keep generated assembly and the module after each pass.")
     ] = False,
@@ -45,6 +46,7 @@ def build(
             invocation.output,
             opt_level=opt_level,
             keep_sources=keep_sources,
+            schedule=schedule,
             timeout=timeout,
             use_cache=not no_cache,
         )

@@ -27,6 +27,12 @@ OptLevelOption = Annotated[
 ]
 
 
+ScheduleOption = Annotated[
+    str,
+    typer.Option("--schedule", metavar="S", help="'default': rules choose; 'none': loops as written; or one rule."),
+]
+
+
 def is_artifact(path: Path) -> bool:
     """True for an artifact, False for a program, by the name. Raises UsageError for others and for missing files."""
     if path.suffix not in (*PROGRAM_SUFFIXES, ARTIFACT_SUFFIX):
@@ -60,6 +66,7 @@ def build(
     *,
     opt_level: int | None = None,
     keep_sources: bool = False,
+    schedule: str = "default",
     timeout: float | None = None,
     use_cache: bool = True,
 ) -> BuildResult:
@@ -71,6 +78,7 @@ def build(
             as_targets(target),
             opt_level=opt_level,
             keep_sources=keep_sources,
+            schedule=schedule,
             timeout=timeout,
             use_cache=use_cache,
             on_progress=lambda step: _show(progress, step, several=several),

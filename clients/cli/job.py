@@ -86,6 +86,7 @@ class JobOptions:
     session_timeout: float | None
     memory: str | None
     opt_level: int | None
+    schedule: str
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ def open_job(invocation: Invocation, options: JobOptions) -> Iterator[Job]:
     with invocation.connect() as farm:
         built = None
         if module is not None and (targets := options.targets or _common_target(farm, options.select)):
-            built = files.build(farm, module, targets, invocation.output, opt_level=options.opt_level)
+            built = _build(farm, module, targets, invocation, options)
             artifact = built.artifact
         if artifact is not None:
             pick_function(artifact, options)  # a wrong name should not cost a lease
@@ -141,7 +142,7 @@ def open_job(invocation: Invocation, options: JobOptions) -> Iterator[Job]:
             lease_seconds = time.perf_counter() - started
             if artifact is None:
                 assert module is not None
-                built = files.build(farm, module, device.target, invocation.output, opt_level=options.opt_level)
+                built = _build(farm, module, device.target, invocation, options)
                 artifact = built.artifact
             name = pick_function(artifact, options)
             started = time.perf_counter()
@@ -170,9 +171,15 @@ def _open(options: JobOptions) -> tuple[IRModule | None, Artifact | None]:
     """The program or the artifact in the file."""
     if not files.is_artifact(options.file):
         return files.load_program(options.file), None
-    if options.targets or options.opt_level is not None:
-        raise UsageError(f"{options.file} is built already", hint="leave --target and --opt-level out")
+    if options.targets or options.opt_level is not None or options.schedule != "default":
+        raise UsageError(f"{options.file} is built already", hint="leave --target, --opt-level and --schedule out")
     return None, files.open_artifact(options.file)
+
+
+def _build(
+    farm: Farm, module: IRModule, target: Target | list[str], invocation: Invocation, options: JobOptions
+) -> BuildResult:
+    return files.build(farm, module, target, invocation.output, opt_level=options.opt_level, schedule=options.schedule)
 
 
 def _common_target(farm: Farm, select: str) -> Target | None:

@@ -49,6 +49,7 @@ def run(
     session_timeout: jobs.SessionTimeoutOption = None,
     memory: jobs.MemoryOption = None,
     opt_level: files.OptLevelOption = None,
+    schedule: files.ScheduleOption = "default",
     json: JsonOption = False,
     tracker: TrackerOption = None,
     verbose: VerboseOption = False,
@@ -58,7 +59,7 @@ def run(
     to_write = {name: _path(text, "--output") for name, text in _assignments(wanted, "--output")}
     expected = {name: arguments.load_array(_path(text, "--expect")) for name, text in _assignments(expect, "--expect")}
     options = jobs.JobOptions(
-        file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level
+        file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level, schedule
     )
     with jobs.open_job(invocation, options) as job:
         for name in (*to_write, *expected):

@@ -167,6 +167,7 @@ class Farm:
         *,
         opt_level: int | None = None,
         keep_sources: bool = False,
+        schedule: str = "default",
         timeout: float | None = None,
         on_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Artifact:
@@ -178,6 +179,8 @@ class Farm:
                 variant for each.
             opt_level: 0 to 3, by default 3.
             keep_sources: also keep the generated assembly and the module after each pass.
+            schedule: "default" lets rules schedule what nobody scheduled, "none" leaves all loops as they are written,
+                the name of a rule applies that one.
             timeout: seconds the build itself may take, by default the server's limit.
             on_progress: told, in this thread, of the place in the queue and of each step.
         Raises:
@@ -188,6 +191,7 @@ class Farm:
             as_targets(target),
             opt_level=opt_level,
             keep_sources=keep_sources,
+            schedule=schedule,
             timeout=timeout,
             on_progress=on_progress,
         ).artifact
