@@ -72,6 +72,8 @@ def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str
         f"attributes #0 = {{ nounwind {features} }}\n"
         f"attributes #1 = {{ nounwind noinline {features} }}\n"
         "attributes #2 = { nounwind willreturn memory(none) }\n"
+        f"attributes #3 = {{ alwaysinline nounwind willreturn memory(none) {features} }}\n"
+        f"attributes #4 = {{ noinline nounwind willreturn memory(none) {features} }}\n"
     )
     parts = [
         f'source_filename = "crossfarm"\ntarget triple = "{machine.triple}"\n',

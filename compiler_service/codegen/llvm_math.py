@@ -1,4 +1,4 @@
-"""Intrinsics → LLVM IR: LLVM's own where it has one, libm's functions, or composed of others.
+"""Intrinsics → LLVM IR: our own vector code, LLVM's where it has one, libm's functions, or composed of others.
 
 float16 and bfloat16 go through float32, with one rounding at the end.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from compiler_service.codegen import vector_math
 from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_text import Builder, Value, float_constant, int_constant, register_type, zero
@@ -69,6 +70,8 @@ def _float_call(e: Emitter, name: str, args: list[Value]) -> Value:
     if is_half(dtype):
         wide = _float_call(e, name, [e.half.widen(e.b, a) for a in args])
         return e.half.narrow(e.b, wide, dtype)
+    if name in vector_math.FUNCTIONS and dt.scalar_of(dtype) == "float32":
+        return _vector_function(e, name, args)
     if name in _LLVM:
         return float_intrinsic(e, _LLVM[name], *args)
     if name in _LIBM:
@@ -82,9 +85,17 @@ def _float_call(e: Emitter, name: str, args: list[Value]) -> Value:
         one = float_constant(dtype, 1.0)
         total = e.b.value(dtype, f"fadd {one.typed}, {power.text}")
         return e.b.value(dtype, f"fdiv {one.typed}, {total.text}")
-    if name == "exp10":  # not every C library has exp10
+    if name == "exp10":  # of float64: not every C library has exp10
         return float_intrinsic(e, "pow", float_constant(dtype, 10.0), args[0])
     raise BuildFailed(f"function {e.function!r}: no code for intrinsic {name!r} on {dtype}")
+
+
+#: Powers that products give with fewer roundings than a logarithm would.
+_SMALL_POWERS: dict[float, Callable[[Emitter, Value], Value]] = {
+    1.0: lambda e, x: x,
+    2.0: lambda e, x: e.binary("mul", x, x),
+    3.0: lambda e, x: e.binary("mul", e.binary("mul", x, x), x),
+}
 
 
 def float_intrinsic(e: Emitter, name: str, *args: Value) -> Value:
@@ -93,6 +104,18 @@ def float_intrinsic(e: Emitter, name: str, *args: Value) -> Value:
     return e.b.value(
         dtype, f"call {register_type(dtype)} @llvm.{name}.{_suffix(dtype)}({', '.join(a.typed for a in args)})"
     )
+
+
+def _vector_function(e: Emitter, name: str, args: list[Value]) -> Value:
+    """A call of our own code for float32."""
+    dtype = args[0].dtype
+    if name == "pow":
+        for constant, product in _SMALL_POWERS.items():
+            if args[1].text == float_constant(dtype, constant).text:
+                return product(e, args[0])
+    symbol, definitions = vector_math.definitions(name, dt.lanes_of(dtype))
+    e.externs.update(definitions)
+    return e.b.value(dtype, f"call {register_type(dtype)} @{symbol}({', '.join(a.typed for a in args)})")
 
 
 def _suffix(dtype: str) -> str:

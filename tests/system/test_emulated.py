@@ -15,8 +15,10 @@ import pytest
 import crossfarm as cf
 from clients.sdk.farm import Farm
 from clients.sdk.loaded import Loaded
+from compiler_service.codegen.vector_math import FUNCTIONS
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import interpreter
+from tests.compiler import accuracy
 from tests.compiler.operators import INTEGERS, assert_same_bits, edges, programs_of
 from tests.compiler.programs import module, outputs
 from tests.conftest import CORPUS, ROOT
@@ -166,3 +168,13 @@ def test_division_by_zero_fails_the_call_there_and_not_the_device(kind: str, gro
         zero_inside[5] = 0
         with pytest.raises(cf.ProgramError, match=f"integer division by zero in function '{dtype}_{kind}'"):
             groups["divisions"][f"{dtype}_{kind}"](ones, zero_inside)
+
+
+def test_mathematical_functions_are_there_within_their_stated_error(farm: Farm) -> None:
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        for name, function in FUNCTIONS.items():
+            args = accuracy.samples(name, step=400_009)
+            program = device.load(farm.build(accuracy.functions(name), target=device.target))
+            accuracy.assert_within(name, function.ulp, args, program["scalar"](*args))
+            sixteen = [a[-16:].copy() for a in args]
+            accuracy.assert_within(name, function.ulp, sixteen, program["vector"](*sixteen))
