@@ -13,6 +13,7 @@ from compiler_service.passes.base import Pass
 from compiler_service.passes.check_regions import CheckRegions
 from compiler_service.passes.compact_parameters import CompactParameters
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
+from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
@@ -38,6 +39,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         LowerBlocks(),
         Simplify(),
         HoistFirstIteration(),
+        LocalizeBuffers(),
         UnrollLoops(),
         VectorizeLoops(),
         Simplify(),

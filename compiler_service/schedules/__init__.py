@@ -17,7 +17,6 @@ from crossfarm.errors import BuildFailed, ScheduleError
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
-from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.stmt import BlockRealize, For
 from crossfarm.ir.visitor import walk
 
@@ -101,6 +100,8 @@ class _Function:
         self.by_hand = scheduled_by_hand(func)
         self.changed = False
         if not self.by_hand:
+            from crossfarm.ir.schedule.schedule import Schedule  # only where there is something to schedule
+
             self.schedule = Schedule(IRModule({name: func}))
 
     def schedule_with(self, rules: tuple[Rule, ...]) -> list[Choice]:

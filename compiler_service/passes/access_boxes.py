@@ -1,0 +1,269 @@
+"""Which elements of a buffer a piece of lowered code touches, as boxes whose ends are affine in what stands outside.
+
+An index is exact here, over unbounded integers: one that would wrap around is out of bounds, which programs are not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import Affine, affine
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import BufferLoad, Call, Expr, Let, Var
+from crossfarm.ir.stmt import Allocate, BufferStore, For, IfThenElse, LetStmt, SeqStmt, Stmt
+from crossfarm.ir.visitor import Visitor, children, walk
+
+#: First and last value, both included.
+Ends = tuple[Affine, Affine]
+#: One entry a dimension; None where the ends cannot be told.
+Box = tuple[Ends | None, ...]
+
+
+class Opaque(Exception):
+    """The buffer is used in a way that has no indices to look at, as ``address_of``."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """One load or store, and the loops around it inside the code that was looked at, outermost first."""
+
+    node: BufferLoad | BufferStore
+    loops: tuple[For, ...]
+
+
+def accesses_of(buffer: Buffer, code: Stmt) -> list[Access]:
+    """Every load and store of ``buffer`` in ``code``, in program order. Raises Opaque."""
+    collector = _Accesses(buffer)
+    collector.visit(code)
+    return collector.found
+
+
+def touched_box(accesses: Sequence[Access]) -> Box:
+    """The box that holds what all of ``accesses`` touch, relaxed over their loops."""
+    boxes = [tuple(relax((affine(i), affine(i)), access.loops) for i in access.node.indices) for access in accesses]
+    result = list(boxes[0])
+    for box in boxes[1:]:
+        result = [_union(a, b) for a, b in zip(result, box)]
+    inner = {loop.var for access in accesses for loop in access.loops}
+    return tuple(None if ends is None or _mentions(ends, inner) else ends for ends in result)
+
+
+def relax(ends: Ends, loops: Sequence[For]) -> Ends | None:
+    """``ends`` over all iterations of ``loops`` (outermost first), free of their variables; None if unknown."""
+    low, high = ends
+    for loop in reversed(loops):
+        new_low, new_high = _at_end(low, loop, first=True), _at_end(high, loop, first=False)
+        if new_low is None or new_high is None:
+            return None
+        low, high = new_low, new_high
+    return low, high
+
+
+def is_fixed(expr: Expr) -> bool:
+    """True when ``expr`` has one value as long as its variables have: it neither loads nor calls."""
+    return not any(isinstance(node, (BufferLoad, Call)) for node in walk(expr))
+
+
+def difference(a: Affine, b: Affine) -> Affine:
+    """``a - b``."""
+    result = copied(a)
+    result.add(b, -1)
+    return result
+
+
+def copied(form: Affine) -> Affine:
+    """A copy that can be added to."""
+    return Affine(form.constant, dict(form.terms), dict(form.atoms))
+
+
+def is_written_before_it_is_read(buffer: Buffer, code: Stmt) -> bool:
+    """True when each element of ``buffer`` that ``code`` loads was surely stored by ``code`` before. Raises Opaque."""
+    try:
+        _Coverage(buffer).scan(code)
+    except _Uncovered:
+        return False
+    return True
+
+
+class _Accesses(Visitor):
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+        self.loops: list[For] = []
+        self.found: list[Access] = []
+
+    def visit_For(self, node: For) -> None:
+        self.visit(node.min)
+        self.visit(node.extent)
+        self.loops.append(node)
+        self.visit(node.body)
+        self.loops.pop()
+
+    def visit_BufferLoad(self, node: BufferLoad) -> None:
+        self._indices(node)
+        if node.buffer is self.buffer:
+            self.found.append(Access(node, tuple(self.loops)))
+
+    def visit_BufferStore(self, node: BufferStore) -> None:
+        self.visit(node.value)
+        self._indices(node)
+        if node.buffer is self.buffer:
+            self.found.append(Access(node, tuple(self.loops)))
+
+    def visit_Call(self, node: Call) -> None:
+        if node.op == "address_of" and any(n is self.buffer for n in walk(node)):
+            raise Opaque
+        self.visit_children(node)
+
+    def _indices(self, node: BufferLoad | BufferStore) -> None:
+        for index in node.indices:
+            if node.buffer is self.buffer and dt.lanes_of(index.dtype) != 1:
+                raise Opaque
+            self.visit(index)
+
+
+class _Uncovered(Exception):
+    """Some element may be loaded that was not stored before."""
+
+
+@dataclass(frozen=True)
+class _Written:
+    """A box that is surely stored, in variables of the first ``depth`` loops around and of what is outside."""
+
+    box: tuple[Ends, ...]
+    depth: int
+
+
+class _Coverage:
+    """Walks code in its order; knows at each place what was surely stored before."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self.buffer = buffer
+        self.loops: list[For] = []
+        self.known: list[_Written] = []
+
+    def scan(self, node: Stmt) -> list[_Written]:
+        """What ``node`` surely stores, in variables of the loops around it. Raises _Uncovered."""
+        match node:
+            case BufferStore():
+                self._check_loads(node)
+                if node.buffer is not self.buffer or not all(is_fixed(index) for index in node.indices):
+                    return []
+                forms = [affine(index) for index in node.indices]
+                return [_Written(tuple((form, form) for form in forms), len(self.loops))]
+            case SeqStmt():
+                return self._in_order(node)
+            case For():
+                return self._loop(node)
+            case IfThenElse():
+                self._check_loads(node.condition)
+                for branch in (node.then_body, node.else_body):
+                    if branch is not None:
+                        self.scan(branch)
+                return []
+            case LetStmt():
+                self._check_loads(node.value)
+                stored = self.scan(node.body)
+                return [w for w in stored if not any(_mentions(ends, {node.var}) for ends in w.box)]
+            case Allocate():
+                return self.scan(node.body)
+        # whatever else runs in an order or a number of times that is not looked at: its loads must be covered before,
+        # and nothing that it stores counts
+        for child in children(node):
+            if isinstance(child, Stmt):
+                self.scan(child)
+            elif isinstance(child, Expr):
+                self._check_loads(child)
+        return []
+
+    def _in_order(self, node: SeqStmt) -> list[_Written]:
+        before = len(self.known)
+        for stmt in node.stmts:
+            self.known.extend(self.scan(stmt))
+        stored = self.known[before:]
+        del self.known[before:]
+        return stored
+
+    def _loop(self, node: For) -> list[_Written]:
+        self._check_loads(node.min)
+        self._check_loads(node.extent)
+        self.loops.append(node)
+        stored = self.scan(node.body)
+        self.loops.pop()
+        return [w for w in (_over_loop(written, node) for written in stored) if w is not None]
+
+    def _check_loads(self, node: Expr | Stmt) -> None:
+        for load in walk(node):
+            if isinstance(load, BufferLoad) and load.buffer is self.buffer and not self._is_covered(load):
+                raise _Uncovered
+
+    def _is_covered(self, load: BufferLoad) -> bool:
+        forms = [affine(index) for index in load.indices]
+        for written in self.known:
+            inner = self.loops[written.depth :]
+            ends = [relax((form, form), inner) for form in forms]
+            if all(e is not None and _holds(box, e) for e, box in zip(ends, written.box)):
+                return True
+        return False
+
+
+def _over_loop(written: _Written, loop: For) -> _Written | None:
+    """What is stored over all iterations, where that is a box again: one dimension moves on, leaving no gaps."""
+    moving = [d for d, ends in enumerate(written.box) if _mentions(ends, {loop.var})]
+    runs = affine(loop.extent)
+    surely = not runs.terms and runs.constant >= 1
+    if not moving:
+        return _Written(written.box, written.depth - 1) if surely else None
+    if len(moving) > 1:
+        return None
+    (d,) = moving
+    low, high = written.box[d]
+    width, step = difference(high, low), low.terms.get(loop.var, 0)
+    # without iterations the box must be empty, which it is where each one starts just behind the one before
+    gapless = step == width.constant + 1 or (surely and 0 < step <= width.constant)
+    if width.terms or not gapless:
+        return None
+    ends = relax((low, high), [loop])
+    if ends is None:
+        return None
+    return _Written((*written.box[:d], ends, *written.box[d + 1 :]), written.depth - 1)
+
+
+def _holds(outer: Ends, inner: Ends) -> bool:
+    below, above = difference(inner[0], outer[0]), difference(outer[1], inner[1])
+    return not below.terms and not above.terms and below.constant >= 0 and above.constant >= 0
+
+
+def _at_end(form: Affine, loop: For, *, first: bool) -> Affine | None:
+    """The smallest (``first``) or largest value of ``form`` over the loop."""
+    coefficient = form.terms.get(loop.var)
+    rest = copied(form)
+    rest.terms.pop(loop.var, None)
+    if any(n is loop.var for key in rest.terms for n in walk(rest.atoms[key])):
+        return None
+    if coefficient is None:
+        return rest
+    rest.add(affine(loop.min), coefficient)
+    if (coefficient > 0) != first:
+        rest.add(affine(loop.extent), coefficient)
+        rest.constant -= coefficient
+    return rest
+
+
+def _union(a: Ends | None, b: Ends | None) -> Ends | None:
+    if a is None or b is None:
+        return None
+    low, high = difference(a[0], b[0]), difference(a[1], b[1])
+    if low.terms or high.terms:
+        return None
+    return (a[0] if low.constant <= 0 else b[0]), (a[1] if high.constant >= 0 else b[1])
+
+
+def _mentions(ends: Ends, variables: set[Var]) -> bool:
+    return any(n in variables for form in ends for key in form.terms for n in walk(form.atoms[key]))
+
+
+def defined_in(code: Stmt) -> set[Var]:
+    """Variables that loops and lets in ``code`` define."""
+    return {node.var for node in walk(code) if isinstance(node, (For, LetStmt, Let))}

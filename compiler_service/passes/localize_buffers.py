@@ -1,0 +1,185 @@
+"""Temporaries move to the innermost loop that needs them and shrink to what one iteration uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
+
+from compiler_service.passes.access_boxes import (
+    Access,
+    Box,
+    Opaque,
+    accesses_of,
+    defined_in,
+    difference,
+    is_fixed,
+    is_written_before_it_is_read,
+    touched_box,
+)
+from compiler_service.passes.base import map_functions
+from crossfarm.ir.arith import Affine, affine, const_int
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Var
+from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.module import IRModule
+from crossfarm.ir.stmt import Allocate, AttrStmt, BufferStore, For, IfThenElse, LetStmt, SeqStmt, Stmt
+from crossfarm.ir.visitor import Mutator, walk
+
+if TYPE_CHECKING:
+    from crossfarm.target import Target
+
+
+@dataclass(frozen=True)
+class LocalizeBuffers:
+    """An allocation moves into a loop when no iteration needs what another one stored.
+
+    That is so where iterations touch disjoint boxes of the buffer, or where each iteration stores whatever it loads
+    before it loads it. Inside, the buffer has the shape of the box that one iteration touches, and indices start at
+    that box. ``compute_at`` and ``cache_write`` leave whole buffers of which a tile is used at a time: this makes them
+    tiles, which the stack or registers hold, and each thread of a parallel loop gets its own.
+    """
+
+    name: ClassVar[str] = "localize_buffers"
+
+    def apply(self, module: IRModule, target: Target) -> IRModule:
+        return map_functions(module, lambda _, func: _localize(func))
+
+
+def _localize(func: PrimFunc) -> PrimFunc:
+    body = _Localizer().mutate(func.body)
+    return func if body is func.body else replace(func, body=body)
+
+
+class _Localizer(Mutator):
+    def mutate_Allocate(self, node: Allocate) -> Stmt:
+        body = self.mutate(node.body)
+        buffer = node.buffer
+        movable = not buffer.strides and buffer.elem_offset is None and bool(buffer.shape)
+        sunk = _sink(node, body) if movable else None
+        if sunk is not None:
+            return sunk
+        return node if body is node.body else replace(node, body=body)
+
+
+def _sink(allocation: Allocate, code: Stmt) -> Stmt | None:
+    """``code`` with the allocation somewhere inside it; None where it has to stay around ``code``."""
+    match code:
+        case Allocate() | AttrStmt():
+            return _into_body(allocation, code, code.body)
+        case LetStmt():
+            return None if _uses(code.value, allocation.buffer) else _into_body(allocation, code, code.body)
+        case IfThenElse():
+            if _uses(code.condition, allocation.buffer) or code.else_body is not None:
+                return None
+            return replace(code, then_body=_placed(allocation, code.then_body))
+        case SeqStmt():
+            users = [i for i, stmt in enumerate(code.stmts) if _uses(stmt, allocation.buffer)]
+            if len(users) != 1:
+                return None
+            inside = _sink(allocation, code.stmts[users[0]])
+            if inside is None:
+                return None
+            return SeqStmt((*code.stmts[: users[0]], inside, *code.stmts[users[0] + 1 :]))
+        case For():
+            moved = _private_to_iterations(allocation.buffer, code)
+            if moved is None:
+                return None
+            buffer, body = moved
+            return replace(code, body=_placed(replace(allocation, buffer=buffer), body))
+    return None
+
+
+def _into_body(allocation: Allocate, code: Allocate | AttrStmt | LetStmt, body: Stmt) -> Stmt | None:
+    inside = _sink(allocation, body)
+    return None if inside is None else replace(code, body=inside)
+
+
+def _placed(allocation: Allocate, code: Stmt) -> Stmt:
+    inside = _sink(allocation, code)
+    return replace(allocation, body=code) if inside is None else inside
+
+
+def _uses(code: Stmt | Expr, buffer: Buffer) -> bool:
+    return any(node is buffer for node in walk(code))
+
+
+def _private_to_iterations(buffer: Buffer, loop: For) -> tuple[Buffer, Stmt] | None:
+    """The buffer that one iteration needs, and the loop's body using it; None where iterations share values."""
+    if loop.kind == "vectorized" or any(_uses(e, buffer) for e in (loop.min, loop.extent)):
+        return None
+    try:
+        accesses = accesses_of(buffer, loop.body)
+        if not accesses:
+            return None
+        box = touched_box(accesses)
+        if not _moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body):
+            return None
+    except Opaque:
+        return None
+    starts = _starts(buffer, box, accesses, defined_in(loop.body))
+    if all(start is None for start in starts):
+        return buffer, loop.body
+    shape = tuple(
+        extent if start is None else _extent(box[d], extent.dtype)
+        for d, (start, extent) in enumerate(zip(starts, buffer.shape))
+    )
+    smaller = replace(buffer, shape=shape)
+    return smaller, _Rebase(buffer, smaller, starts).mutate(loop.body)
+
+
+def _moves_apart(box: Box, loop: For) -> bool:
+    """True when boxes of different iterations have no element in common: one dimension is the loop's variable times at
+    least its width, plus what is the same in all iterations."""
+    changing = {loop.var, *defined_in(loop.body)}
+    for low, high in (ends for ends in box if ends is not None):
+        width = difference(high, low)
+        others = [atom for key, atom in low.atoms.items() if key in low.terms and key is not loop.var]
+        same = all(is_fixed(atom) and not any(n in changing for n in walk(atom)) for atom in others)
+        if same and not width.terms and abs(low.terms.get(loop.var, 0)) > width.constant:
+            return True
+    return False
+
+
+def _starts(buffer: Buffer, box: Box, accesses: list[Access], inner: set[Var]) -> tuple[Affine | None, ...]:
+    """Where each dimension starts now; None for one that stays whole."""
+    starts: list[Affine | None] = []
+    for d, (ends, extent) in enumerate(zip(box, buffer.shape)):
+        start = None
+        if ends is not None and len({access.node.indices[d].dtype for access in accesses}) == 1:
+            width = difference(ends[1], ends[0])
+            before = const_int(extent)
+            defined = any(n in inner for form in ends for key in form.terms for n in walk(form.atoms[key]))
+            if not defined and not width.terms and (before is None or width.constant + 1 < before):
+                start = ends[0]
+        starts.append(start)
+    return tuple(starts)
+
+
+def _extent(ends: tuple[Affine, Affine] | None, dtype: str) -> Expr:
+    assert ends is not None
+    return IntImm(difference(ends[1], ends[0]).constant + 1, dtype)
+
+
+class _Rebase(Mutator):
+    """Accesses of ``old`` become accesses of ``new``, whose element 0 is at ``starts``."""
+
+    def __init__(self, old: Buffer, new: Buffer, starts: tuple[Affine | None, ...]) -> None:
+        self.old, self.new, self.starts = old, new, starts
+
+    def mutate_BufferLoad(self, node: BufferLoad) -> Expr:
+        indices = tuple(self.mutate(i) for i in node.indices)
+        if node.buffer is self.old:
+            return BufferLoad(self.new, self._moved(indices))
+        return node if all(a is b for a, b in zip(indices, node.indices)) else replace(node, indices=indices)
+
+    def mutate_BufferStore(self, node: BufferStore) -> Stmt:
+        value, indices = self.mutate(node.value), tuple(self.mutate(i) for i in node.indices)
+        if node.buffer is self.old:
+            return BufferStore(self.new, value, self._moved(indices))
+        return replace(node, value=value, indices=indices)
+
+    def _moved(self, indices: tuple[Expr, ...]) -> tuple[Expr, ...]:
+        return tuple(
+            index if start is None else difference(affine(index), start).to_expr(index.dtype)
+            for index, start in zip(indices, self.starts)
+        )
