@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
-TVM := .peers/tvm
+PEERS := tvm ort
 #: Tests run in two processes by default: `make test JOBS=0` runs them in one.
 JOBS ?= 2
 PYTEST_ARGS ?=
@@ -11,7 +11,7 @@ PYTEST_ARGS ?=
 PROTOS := $(wildcard proto/crossfarm/v1/*.proto)
 INSTALLED := $(VENV)/.installed
 STUBS := crossfarm/wire/v1/__init__.py
-TVM_INSTALLED := $(TVM)/.installed
+PEERS_INSTALLED := $(PEERS:%=.peers/%/.installed)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -48,7 +48,7 @@ format: venv ## format the code and fix what the linter can fix
 	$(BIN)/ruff format .
 
 .PHONY: bench
-bench: venv peers ## crossfarm beside Apache TVM's RPC and bare gRPC, in one run
+bench: venv peers ## crossfarm beside TVM, gRPC, OpenBLAS and ONNX Runtime, in one run
 	$(BIN)/python -m benchmarks $(BENCH_ARGS)
 
 # --- set-up; each is done once and quick to repeat
@@ -74,7 +74,7 @@ arm64-root: venv system-packages ## .roots/arm64: Debian's arm64 Python and aarc
 	@$(BIN)/python tools/arm64_root.py make
 
 .PHONY: peers
-peers: $(TVM_INSTALLED) ## .peers/tvm: Apache TVM in a virtual environment of its own, to measure against
+peers: $(PEERS_INSTALLED) ## .peers: Apache TVM and ONNX Runtime, each in a virtual environment, to measure against
 
 .PHONY: clean
 clean: ## remove what building and testing leave
@@ -99,7 +99,7 @@ $(INSTALLED): pyproject.toml setup.py constraints.txt | $(BIN)/python
 $(STUBS): $(PROTOS) tools/generate_stubs.py | $(INSTALLED)
 	$(BIN)/python tools/generate_stubs.py
 
-$(TVM_INSTALLED): benchmarks/peers/requirements.txt
-	$(PYTHON) -m venv $(TVM)
-	$(TVM)/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+.peers/%/.installed: benchmarks/peers/requirements-%.txt
+	$(PYTHON) -m venv .peers/$*
+	.peers/$*/bin/python -m pip install --quiet --requirement $<
 	@touch $@

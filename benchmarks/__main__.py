@@ -13,33 +13,63 @@ from contextlib import ExitStack
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 from benchmarks.comparison import MBIT, RTT_MS, SECTIONS, Effort, Sides
+from benchmarks.cpu import comparison as code
+from benchmarks.cpu.tables import Table
+from benchmarks.cpu.turns import Effort as CodeEffort
 from benchmarks.crossfarm_side import crossfarm_side
 from benchmarks.floors import grpc_floor
 from benchmarks.processes import REPOSITORY, slow_link
 from benchmarks.report import Row, as_json, markdown, update_document
 from benchmarks.tvm import tvm_peer
+from clients.sdk.farm import connect
+from crossfarm.target import Target
 
 PROGRAM = Path(__file__).parent / "programs" / "small.py"
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
+#: Rounds of a ``--quick`` run.
+_QUICK_ROUNDS = 2
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="crossfarm beside its peers, in one run")
-    parser.add_argument("--only", choices=[*SECTIONS], action="append", help="a part of the table; repeatable")
-    parser.add_argument("--rounds", type=int, default=Effort.rounds, help="turns that every side gets (default: 7)")
+    known = [*SECTIONS, *code.SECTIONS]
+    parser.add_argument("--only", choices=known, action="append", help="a part of the tables; repeatable")
+    parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: a look, no figures to publish")
+    parser.add_argument("--rounds", type=int, default=Effort.rounds, help="turns of each side at the farm (default: 7)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample there")
-    parser.add_argument("--update-docs", action="store_true", help="put the table into docs/performance.md")
+    parser.add_argument("--update-docs", action="store_true", help="put the tables into docs/performance.md")
     options = parser.parse_args()
     # The processes of a run that is told to stop are ended as those of one that fails.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    wanted = options.only or known
+    texts: dict[str, str] = {}
+    samples: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="crossfarm-bench-") as folder:
+        # A cache of its own: the user's is neither filled with this run's modules nor makes a cold build a warm one.
+        os.environ["CROSSFARM_CACHE"] = str(Path(folder, "cache"))
+        if farm_sections := [name for name in SECTIONS if name in wanted]:
+            effort = Effort(rounds=_QUICK_ROUNDS if options.quick else options.rounds)
+            texts[""], samples["farm"] = _farm(farm_sections, effort, Path(folder))
+            print(texts[""])
+        if code_sections := [name for name in code.SECTIONS if name in wanted]:
+            texts["code"], samples["code"] = _code(code_sections, options.quick, Path(folder))
+            print(texts["code"])
+    if options.json:
+        options.json.write_text(json.dumps(samples, indent=1) + "\n")
+    if options.update_docs:
+        for part, text in texts.items():
+            update_document(DOCUMENT, text, part)
+    return 0
+
+
+def _farm(sections: list[str], effort: Effort, scratch: Path) -> tuple[str, dict[str, Any]]:
+    """The work of the farm itself beside TVM's RPC and bare gRPC: the table, and every sample."""
     rows: list[Row] = []
     with ExitStack() as stack:
-        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="crossfarm-bench-")))
         log = scratch / "log"
-        # A cache of its own: the user's is neither filled with this run's modules nor makes a cold build a warm one.
-        os.environ["CROSSFARM_CACHE"] = str(scratch / "cache")
         sides = Sides(
             stack.enter_context(crossfarm_side(PROGRAM, log=log, state=scratch)),
             stack.enter_context(tvm_peer(PROGRAM, log=log)),
@@ -47,25 +77,41 @@ def main() -> int:
         )
         far_ports = [*sides.ours.far_ports, *sides.peer.ports]
         stack.enter_context(slow_link(far_ports, rtt_ms=RTT_MS, mbit=MBIT, python=sys.executable, log=log))
-        for name, section in SECTIONS.items():
-            if not options.only or name in options.only:
-                print(f"measuring {name} …", file=sys.stderr)
-                rows += section(sides, Effort(rounds=options.rounds))
-        conditions = _conditions(sides.peer.version)
-    table = markdown(rows)
-    print(f"{conditions}\n\n{table}")
-    if options.json:
-        options.json.write_text(json.dumps({"conditions": conditions, "rows": as_json(rows)}, indent=1) + "\n")
-    if options.update_docs:
-        update_document(DOCUMENT, f"{conditions}\n\n{table}")
-    return 0
+        for name in sections:
+            print(f"measuring {name} …", file=sys.stderr)
+            rows += SECTIONS[name](sides, effort)
+        conditions = (
+            f"{_machine()}, loopback, Python {platform.python_version()}, grpcio {version('grpcio')}, Apache TVM "
+            f"{sides.peer.version}; medians, sides in turns."
+        )
+    return f"{conditions}\n\n{markdown(rows)}", {"conditions": conditions, "rows": as_json(rows)}
 
 
-def _conditions(tvm: str) -> str:
-    return (
-        f"Measured {date.today():%Y-%m} on {os.cpu_count()} cores ({platform.machine()}), loopback, Python "
-        f"{platform.python_version()}, grpcio {version('grpcio')}, Apache TVM {tvm}; medians, sides in turns."
-    )
+def _code(sections: list[str], quick: bool, scratch: Path) -> tuple[str, dict[str, Any]]:
+    """The code that is generated, beside libraries and TVM: the tables, and every sample."""
+    tables: list[Table] = []
+    with (
+        connect("embedded") as farm,
+        code.code_bench(farm, log=scratch / "code.log", effort=CodeEffort.of(quick=quick)) as bench,
+    ):
+        for name in sections:
+            print(f"measuring {name} …", file=sys.stderr)
+            tables += code.SECTIONS[name](bench)
+        conditions = (
+            f"{_machine()} of {_core(bench.device.target)}, {', '.join(bench.versions)}; {bench.threads} threads each; "
+            "medians, sides in turns, ± half the distance between the quartiles."
+        )
+    text = "\n".join([f"{conditions}\n", *(table.markdown() for table in tables)])
+    return text, {"conditions": conditions, "tables": {table.title: table.data for table in tables}}
+
+
+def _core(target: Target) -> str:
+    at = target.attributes
+    return f"{at.get('tune', at['cpu'])}, {at['vector_bits']}-bit vectors"
+
+
+def _machine() -> str:
+    return f"Measured {date.today():%Y-%m} on {os.cpu_count()} cores ({platform.machine()})"
 
 
 if __name__ == "__main__":

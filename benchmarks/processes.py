@@ -6,7 +6,7 @@ import random
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -18,8 +18,11 @@ NEAR, FAR = "127.0.0.1", "127.0.0.2"
 
 
 @contextmanager
-def child(command: list[str], *, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process with pipes on its standard input and output, stderr in ``log``.
+def child(
+    command: list[str], *, log: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
+    """A process with pipes on its standard input and output, stderr in ``log``; its environment is this one's if none
+    is given.
 
     When the block ends it is gone with all that it started: TVM's tracker and server are themselves children of the
     commands that start them, and stay when those are killed.
@@ -27,7 +30,13 @@ def child(command: list[str], *, log: Path) -> Iterator[subprocess.Popen[str]]:
     with (
         log.open("a") as errors,
         subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, cwd=REPOSITORY
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            cwd=REPOSITORY,
+            env=environment,
         ) as process,
     ):
         try:

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+#: Around the part of a document that is written here; the part's name stands in it.
+BEGIN, END = "<!-- measured{}: begin -->", "<!-- measured{}: end -->"
 _HEAD = ("work", "crossfarm", "Apache TVM", "bare gRPC", "× TVM", "× gRPC", "goal", "met")
 
 Unit = Literal["s", "calls/s", "MB/s"]
@@ -31,6 +32,12 @@ class Samples:
     @property
     def median(self) -> float | None:
         return statistics.median(self.values) if self.values else None
+
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third, of two values at least."""
+        low, _, high = statistics.quantiles(self.values, n=4)
+        return low, high
 
 
 @dataclass(frozen=True)
@@ -80,11 +87,11 @@ class Row:
         sign = "≤" if self.less_is_better else "≥"
         goal = ""
         if self.goal is not None:
-            goal = f"{self.goal.value:g} × gRPC" if self.goal.of_floor else _quantity(self.goal.value, self.unit)
+            goal = f"{self.goal.value:g} × gRPC" if self.goal.of_floor else quantity(self.goal.value, self.unit)
             goal = f"{sign} {goal}"
         return (
             self.work,
-            *(_quantity(side.median, self.unit) for side in (self.ours, self.peer, self.floor)),
+            *(quantity(side.median, self.unit) for side in (self.ours, self.peer, self.floor)),
             *(_ratio(self.advantage(side)) for side in (self.peer, self.floor)),
             goal,
             {True: "yes", False: "no", None: ""}[self.met],
@@ -93,8 +100,12 @@ class Row:
 
 def markdown(rows: Sequence[Row]) -> str:
     """The rows as a Markdown table, aligned so that it reads as a table in a terminal too."""
-    table = [_HEAD, *(row.cells() for row in rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(_HEAD))]
+    return aligned([_HEAD, *(row.cells() for row in rows)])
+
+
+def aligned(table: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its first line the heading."""
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths)) + " |" for line in table]
     lines.insert(1, "| " + " | ".join("-" * width for width in widths) + " |")
     return "\n".join(lines) + "\n"
@@ -114,16 +125,18 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, object]]:
     ]
 
 
-def update_document(path: Path, text: str) -> None:
-    """Puts ``text`` between the markers in ``path``. Raises ValueError where they are missing."""
-    before, begin, rest = path.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def update_document(path: Path, text: str, part: str = "") -> None:
+    """Puts ``text`` between the markers of a part in ``path``. Raises ValueError where they are missing."""
+    first, last = (marker.format(f" {part}" if part else "") for marker in (BEGIN, END))
+    before, begin, rest = path.read_text().partition(first)
+    _, end, after = rest.partition(last)
     if not begin or not end:
-        raise ValueError(f"{path} has no {BEGIN} … {END}")
-    path.write_text(f"{before}{BEGIN}\n\n{text}\n{END}{after}")
+        raise ValueError(f"{path} has no {first} … {last}")
+    path.write_text(f"{before}{first}\n\n{text}\n{last}{after}")
 
 
-def _quantity(value: float | None, unit: Unit) -> str:
+def quantity(value: float | None, unit: Unit) -> str:
+    """A value with its unit, for people."""
     if value is None:
         return "–"
     if unit == "s":

@@ -45,9 +45,18 @@ def test_the_table_shows_sides_that_were_not_measured_as_such() -> None:
 
 def test_a_document_gets_the_new_table_between_its_markers_only(tmp_path: Path) -> None:
     document = tmp_path / "performance.md"
-    document.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    begin, end = BEGIN.format(""), END.format("")
+    document.write_text(f"before\n{begin}\nold\n{end}\nafter\n")
     update_document(document, "new\n")
-    assert document.read_text() == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert document.read_text() == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
+
+
+def test_each_part_of_a_document_has_markers_of_its_own(tmp_path: Path) -> None:
+    document = tmp_path / "performance.md"
+    other, code = ([marker.format(part) for marker in (BEGIN, END)] for part in ("", " code"))
+    document.write_text(f"{other[0]}\nkept\n{other[1]}\n{code[0]}\nold\n{code[1]}\n")
+    update_document(document, "new\n", "code")
+    assert document.read_text() == f"{other[0]}\nkept\n{other[1]}\n{code[0]}\n\nnew\n\n{code[1]}\n"
 
 
 def test_a_document_without_markers_is_left_alone(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""The code that crossfarm generates for CPUs, beside the libraries and compilers that people use instead."""
