@@ -18,10 +18,12 @@ from compiler_service.codegen.llvm import (
     stub_object,
 )
 from compiler_service.codegen.llvm_function import FunctionText
+from compiler_service.codegen.llvm_parallel import RUNTIME_SYMBOL
 from compiler_service.linker import link, linker_version, needed_libraries
 from compiler_service.passes.plan_workspace import workspace_plan
 from compiler_service.pipeline import OnStep, pipeline_for, run_pipeline
 from compiler_service.roles import parameter_roles
+from compiler_service.runtime import runtime_object, zig_version
 from compiler_service.symbols import function_symbols, index_expr, symbol_names
 from crossfarm._version import __version__
 from crossfarm.compat.versions import NATIVE_ABI
@@ -113,8 +115,12 @@ def build_variant(
     with step("emit"):
         code = object_code(optimized, machine)
     arch, system = str(target.attributes["arch"]), str(target.attributes["os"])
+    threaded = any(RUNTIME_SYMBOL in f.declarations for f in functions.values())
     with step("link"):
-        library = link(code, arch, system, "libcrossfarm-program.so", lambda names: stub_object(names, machine))
+        more = [runtime_object(arch, system)] if threaded else []
+        library = link(
+            code, arch, system, "libcrossfarm-program.so", lambda names: stub_object(names, machine), more=more
+        )
     if keep:
         sources["llvm.ll"], sources["llvm-optimized.ll"] = text, str(optimized)
         sources["assembly.s"] = assembly(optimized, machine)
@@ -131,6 +137,8 @@ def build_variant(
         runtime="cpu",
     )
     toolchain = {"crossfarm": __version__, "llvm": llvm_version(), "linker": linker_version()}
+    if threaded:
+        toolchain["zig"] = zig_version()
     return BuiltVariant(variant, library, sources, toolchain, steps)
 
 

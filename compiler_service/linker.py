@@ -12,7 +12,7 @@ import shutil
 import struct
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,13 @@ _LIBM_NAMES = (
 #: Only GNU's libm has these.
 _GNU_LIBM_NAMES = "exp10"
 _LIBC_NAMES = ("memcpy", "memmove", "memset", "memcmp", "bcmp")
+#: What the runtime of parallel loops calls. Before glibc 2.34 the threads' functions are in a library of their own,
+#: which later ones still have, though empty.
+_RUNTIME_NAMES = ("free", "getpid", "malloc", "open", "close", "read", "sigdelset", "sigfillset", "syscall")
+_THREAD_NAMES = (
+    "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setstacksize", "pthread_create", "pthread_join",
+    "pthread_sigmask",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -48,10 +55,17 @@ def _with_float(names: str) -> tuple[str, ...]:
 EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "arm": "armelf_linux_eabi", "riscv64": "elf64lriscv"}
 PLATFORMS = {
     "linux": Platform(
-        {"m": "libm.so.6", "c": "libc.so.6"},
-        {"m": _with_float(f"{_LIBM_NAMES} {_GNU_LIBM_NAMES}"), "c": _LIBC_NAMES},
+        {"m": "libm.so.6", "c": "libc.so.6", "pthread": "libpthread.so.0"},
+        {
+            "m": _with_float(f"{_LIBM_NAMES} {_GNU_LIBM_NAMES}"),
+            "c": (*_LIBC_NAMES, *_RUNTIME_NAMES),
+            "pthread": _THREAD_NAMES,
+        },
     ),
-    "android": Platform({"m": "libm.so", "c": "libc.so"}, {"m": _with_float(_LIBM_NAMES), "c": _LIBC_NAMES}),
+    "android": Platform(
+        {"m": "libm.so", "c": "libc.so"},
+        {"m": _with_float(_LIBM_NAMES), "c": (*_LIBC_NAMES, *_RUNTIME_NAMES, *_THREAD_NAMES)},
+    ),
 }
 
 #: Makes the object file that defines the given symbols.
@@ -59,9 +73,18 @@ StubMaker = Callable[[tuple[str, ...]], bytes]
 
 
 def link(
-    code: bytes, arch: str, system: str, soname: str, stub_object: StubMaker, *, timeout: float = LINK_TIMEOUT
+    code: bytes,
+    arch: str,
+    system: str,
+    soname: str,
+    stub_object: StubMaker,
+    *,
+    more: Sequence[bytes] = (),
+    timeout: float = LINK_TIMEOUT,
 ) -> bytes:
-    """Links one object file into a shared library that exports its visible symbols; same input, same bytes.
+    """Links an object file, and ``more`` of them, into a shared library that exports their visible symbols.
+
+    The same input gives the same bytes.
 
     Raises:
         BuildFailed: no linker for the platform, or the linker failed or ran over ``timeout`` seconds.
@@ -70,13 +93,15 @@ def link(
         raise BuildFailed(f"no linking for {arch} on {system} yet")
     stubs = _stubs(arch, system, stub_object)
     with tempfile.TemporaryDirectory(prefix="crossfarm-link-") as folder:
-        object_file, library = Path(folder, "code.o"), Path(folder, "code.so")
-        object_file.write_bytes(code)
+        library = Path(folder, "code.so")
+        files = [Path(folder, f"code{i}.o") for i in range(1 + len(more))]
+        for path, content in zip(files, (code, *more)):
+            path.write_bytes(content)
         for name, content in stubs.items():
             Path(folder, name).write_bytes(content)
         _run_linker(
             [
-                "-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname,
+                "-m", EMULATIONS[arch], "-shared", "-o", str(library), *map(str, files), "-soname", soname,
                 "--as-needed", *(os.path.join(folder, name) for name in stubs), "--no-undefined", "--gc-sections",
                 "--strip-all", "--build-id=none", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack",
             ],

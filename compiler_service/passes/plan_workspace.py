@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
@@ -15,7 +16,7 @@ from crossfarm.ir.expr import Binary, Cast, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.stmt import Allocate, AttrValue, For, SeqStmt, Stmt
-from crossfarm.ir.visitor import Mutator, walk
+from crossfarm.ir.visitor import Mutator, Node, children, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
@@ -27,7 +28,7 @@ _ALIGN = 64
 
 @dataclass(frozen=True)
 class Plan:
-    """A function's workspace: byte offsets of its regions, and its size in bytes, in the symbols; all int64."""
+    """A piece of memory for temporaries: byte offsets of its regions, and its size in bytes, in the symbols; int64."""
 
     offsets: tuple[Expr, ...]
     size: Expr
@@ -39,7 +40,8 @@ class PlanWorkspace:
 
     Small temporaries of constant size go on the stack, where LLVM turns them into registers if it can. The others get
     regions of the workspace, one after the other, 64-byte aligned; two whose uses do not overlap in time share one. A
-    temporary whose size depends on a loop variable gets what the largest needs.
+    temporary whose size depends on a loop variable gets what the largest needs. Temporaries inside a parallel loop are
+    planned apart, on the stack and in the scratch memory of each thread.
 
     Args:
         stack_bytes: the largest temporary that goes on the stack.
@@ -59,9 +61,18 @@ class PlanWorkspace:
 
 
 def workspace_plan(func: PrimFunc) -> Plan:
-    """The plan that PlanWorkspace's annotations make; an empty one for a function without temporaries."""
+    """The plan that PlanWorkspace's annotations make of a function; an empty one where there are no temporaries."""
+    return _plan_of(_outside_parallel(func.body))
+
+
+def scratch_plan(loop: For) -> Plan:
+    """The plan of a parallel loop that is not inside another one: of the memory that each of its threads needs."""
+    return _plan_of(walk(loop.body))
+
+
+def _plan_of(nodes: Iterator[Node | Buffer]) -> Plan:
     sizes: dict[int, Expr] = {}
-    for node in walk(func.body):
+    for node in nodes:
         if isinstance(node, Allocate) and isinstance(place := node.annotations.get("place"), int):
             size = node.annotations["bytes"]
             new = size if isinstance(size, Expr) else IntImm(int(str(size)), "int64")
@@ -83,13 +94,21 @@ class _Region:
     busy_until: int | None
 
 
+class _Memory:
+    """What has been given of a function's or a thread's memory."""
+
+    def __init__(self, body: Stmt, stack: int) -> None:
+        self.stack_left = stack
+        self.regions: list[_Region] = []
+        self.uses = _uses(body)
+
+
 class _Placer(Mutator):
     def __init__(self, options: PlanWorkspace, name: str, func: PrimFunc) -> None:
         self.options = options
         self.name = name
-        self.stack_left = options.stack_total
-        self.regions: list[_Region] = []
-        self.uses = _uses(func.body)
+        self.memory = _Memory(func.body, options.stack_total)
+        self.in_parallel = False
         self.analyzer = Analyzer()
         self.symbols = set(function_symbols(func))
         self.dimensions = set(dimension_symbols(func))
@@ -99,24 +118,30 @@ class _Placer(Mutator):
     def mutate_For(self, node: For) -> Stmt:
         with self.analyzer.scope():
             self.analyzer.bind_loop(node.var, node.min, node.extent)
-            body = self.mutate(node.body)
+            if node.kind == "parallel" and not self.in_parallel:
+                around, self.memory = self.memory, _Memory(node.body, self.options.stack_total)
+                self.in_parallel = True
+                body = self.mutate(node.body)
+                self.memory, self.in_parallel = around, False
+            else:
+                body = self.mutate(node.body)
         return node if body is node.body else replace(node, body=body)
 
     def mutate_Allocate(self, node: Allocate) -> Stmt:
         size = self._bytes(node.buffer)
         constant = const_int(size)
         fixed_shape = all(isinstance(extent, IntImm) for extent in node.buffer.shape)
-        if constant is not None and fixed_shape and constant <= min(self.options.stack_bytes, self.stack_left):
-            self.stack_left -= constant
+        if constant is not None and fixed_shape and constant <= min(self.options.stack_bytes, self.memory.stack_left):
+            self.memory.stack_left -= constant
             where: dict[str, AttrValue] = {"place": STACK}
         else:
-            number = self._region(size, self.uses.get(node.buffer))
+            number = self._region(size, self.memory.uses.get(node.buffer))
             where = {"place": number, "bytes": size if constant is None else constant}
         return replace(node, body=self.mutate(node.body), annotations={**node.annotations, **where})
 
     def _region(self, size: Expr, used: tuple[int, int] | None) -> int:
         """Number of a region of that size: one that is free by then, else a new one."""
-        for number, region in enumerate(self.regions):
+        for number, region in enumerate(self.memory.regions):
             if used is None or region.busy_until is None or region.busy_until >= used[0]:
                 continue
             old, new = const_int(region.size), const_int(size)
@@ -126,8 +151,8 @@ class _Placer(Mutator):
                 region.size = size
             region.busy_until = used[1]
             return number
-        self.regions.append(_Region(size, None if used is None else used[1]))
-        return len(self.regions) - 1
+        self.memory.regions.append(_Region(size, None if used is None else used[1]))
+        return len(self.memory.regions) - 1
 
     def _bytes(self, buffer: Buffer) -> Expr:
         size: Expr = IntImm(dt.itemsize(buffer.dtype), "int64")
@@ -151,6 +176,16 @@ class _Placer(Mutator):
                 hint="give it a size of constants, dimensions of parameters and scalar parameters",
             )
         return IntImm(bounds.high, extent.dtype)
+
+
+def _outside_parallel(body: Stmt) -> Iterator[Node | Buffer]:
+    """The nodes of ``body`` but for those inside parallel loops."""
+    stack: list[Node | Buffer] = [body]
+    while stack:
+        node = stack.pop()
+        yield node
+        if not isinstance(node, Buffer) and not (isinstance(node, For) and node.kind == "parallel"):
+            stack.extend(reversed(list(children(node))))
 
 
 def _uses(body: Stmt) -> dict[Buffer, tuple[int, int]]:
