@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from crossfarm.artifact import Artifact as Artifact
     from crossfarm.frontends import load as load
     from crossfarm.frontends.tvmscript import parse as parse
+    from crossfarm.ir import te as te
     from crossfarm.ir.function import PrimFunc as PrimFunc
     from crossfarm.ir.module import IRModule as IRModule
     from crossfarm.ir.structural import structural_equal as structural_equal
@@ -45,13 +46,16 @@ _LAZY = {
     "structural_hash": "crossfarm.ir.structural",
     "verify": "crossfarm.ir.verify",
 }
+_MODULES = {"te": "crossfarm.ir.te"}
 _ERRORS = _errors.all_errors()
 
-__all__ = ["__version__", *sorted(_LAZY), *sorted(_ERRORS)]
+__all__ = ["__version__", *sorted(_LAZY), *sorted(_MODULES), *sorted(_ERRORS)]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
+    if name in _MODULES:
+        value = importlib.import_module(_MODULES[name])
+    elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     elif name in _ERRORS:
         value = _ERRORS[name]
