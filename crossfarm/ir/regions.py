@@ -252,7 +252,17 @@ def _extreme(op: str, a: Expr, b: Expr) -> Expr:
 
 
 def _floordiv(value: Expr, by: int) -> Expr:
-    return ops.const(value.value // by, value.dtype) if isinstance(value, IntImm) else ops.floordiv(value, by)
+    quotient, rest = affine(value, key).split(by)
+    return ops.floordiv(value, by) if rest.terms else _rebuild(quotient, value.dtype)
+
+
+def _inside(low: Expr, high: Expr, dim: Expr) -> Interval:
+    """The part of a constant interval in a constant dimension: bounds do not see the predicates that keep to it."""
+    if isinstance(low, IntImm) and isinstance(high, IntImm) and isinstance(dim, IntImm):
+        first, last = max(low.value, 0), min(high.value, dim.value - 1)
+        if first <= last:
+            return ops.const(first, low.dtype), ops.const(last, low.dtype)
+    return low, high
 
 
 def _union(a: Interval | None, b: Interval | None) -> Interval | None:
@@ -281,6 +291,6 @@ def _region(item: tuple[Buffer, tuple[Interval | None, ...]]) -> BufferRegion:
         elif interval[0] is interval[1] or key(interval[0]) == key(interval[1]):
             ranges.append(Range(interval[0], ops.const(1, interval[0].dtype)))
         else:
-            low, high = ops.unify(*interval)
+            low, high = _inside(*ops.unify(*interval), dim)
             ranges.append(Range(low, simplify(ops.add(ops.sub(high, low), 1))))
     return BufferRegion(buffer, tuple(ranges))
