@@ -54,7 +54,7 @@ __all__ = ["__version__", *sorted(_LAZY), *sorted(_MODULES), *sorted(_ERRORS)]
 
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
-        value = importlib.import_module(_MODULES[name])
+        value: Any = importlib.import_module(_MODULES[name])
     elif name in _LAZY:
         value = getattr(importlib.import_module(_LAZY[name]), name)
     elif name in _ERRORS:
