@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
-from crossfarm.ir import dtype as dt
+from crossfarm.ir import ops
 from crossfarm.ir.arith import is_larger
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Binary, Broadcast, BufferLoad, Expr, IntImm, Let, Var
+from crossfarm.ir.expr import Binary, BufferLoad, Expr, IntImm, Let, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.stmt import (
@@ -146,7 +146,7 @@ class _Lower(Mutator):
         if view.elem_offset is not None:
             offset: Expr = source.elem_offset or IntImm(0, starts[0].dtype if starts else "int32")
             for start, actual in zip(starts, strides):
-                offset = Binary("add", offset, Binary("mul", start, actual))
+                offset = ops.add(offset, ops.mul(start, actual))
             self._define(view.elem_offset, offset)
 
     def _define(self, symbol: Expr, value: Expr) -> None:
@@ -191,5 +191,4 @@ def _plus(start: Expr, index: Expr) -> Expr:
         return index
     if isinstance(index, IntImm) and index.value == 0 and index.dtype == start.dtype:
         return start
-    lanes = dt.lanes_of(index.dtype)
-    return Binary("add", start if lanes == 1 else Broadcast(start, lanes), index)
+    return ops.add(start, index)  # a view's indices may be of another dtype than its source's

@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 
 import crossfarm as cf
+from compiler_service.pipeline import run_pipeline
 from crossfarm.errors import ScheduleError
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.interpreter import run
 from crossfarm.ir.schedule import intrinsics
 from crossfarm.ir.stmt import Block
+from crossfarm.target import Target
 from tests.compiler.native import Native
 from tests.schedule.programs import arguments, check, schedule
 
@@ -207,6 +209,26 @@ def test_a_registered_intrinsic_is_used_as_often_as_it_fits(double: str) -> None
     run(cf.parse(program), "main", results[0])
     Native(sch.module)("main", *results[1])
     np.testing.assert_array_equal(results[0][1], results[1][1])
+
+
+def test_a_program_of_64_bit_indices_takes_an_intrinsic_of_32_bit_ones(double: str) -> None:
+    program = """
+@T.prim_func
+def main(A: T.Buffer((T.int64(6), T.int64(4)), "float32"), B: T.Buffer((T.int64(6), T.int64(4)), "float32")):
+    for io, ii, j in T.grid(T.int64(3), T.int64(2), T.int64(4)):
+        with T.block("B"):
+            vi = T.axis.spatial(T.int64(6), io * T.int64(2) + ii)
+            vj = T.axis.spatial(T.int64(4), j)
+            B[vi, vj] = A[vi, vj] * T.float32(2)
+"""
+    sch = schedule(program)
+    sch.tensorize(sch.get_loops(sch.get_block("B"))[1], double)
+    check(sch, program)
+    lowered, _ = run_pipeline(sch.module, Target("llvm").resolved())
+    cf.verify(lowered)
+    a, b = arguments(sch.module, "main", {})
+    Native(sch.module)("main", a, b)
+    np.testing.assert_array_equal(b, 2 * a)
 
 
 def test_a_buffer_laid_out_otherwise_is_refused(double: str) -> None:
