@@ -6,6 +6,8 @@
     1  2026-11  Manifest with variants, entry points and sections.
 ``record_version``
     1  2026-11  Reserved for tuning records.
+``trace_version``
+    1  2026-11  Schedule traces: primitives, arguments, results, decisions.
 ``api_version``
     1  2026-11  compiler, tracker and session services.
 ``native_abi``
@@ -19,6 +21,8 @@ ARTIFACT_VERSION = 1
 ARTIFACT_READABLE = (1, 1)
 
 RECORD_VERSION = 1
+
+TRACE_VERSION = 1
 
 API_VERSION = 1
 API_READABLE = (1, 1)

@@ -9,6 +9,7 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.interpreter import run
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.printer import print_function
 from crossfarm.ir.schedule.schedule import Schedule
 
 MATMUL = """
@@ -88,8 +89,8 @@ def check(sch: Schedule, original: IRModule | str, **sizes: int) -> None:
 def same_results(before: IRModule, after: IRModule, name: str = "main", sizes: dict[str, int] | None = None) -> None:
     """Both modules compute the same from the same random arguments, to the last bit but for the order of sums."""
     first, second = (arguments(module, name, sizes or {}) for module in (before, after))
-    run(before, name, *first)
-    run(after, name, *second)
+    run(before, name, first)
+    run(after, name, second)
     for a, b in zip(first, second):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
@@ -103,3 +104,8 @@ def arguments(module: IRModule, name: str, sizes: dict[str, int]) -> list[np.nda
         shape = tuple(d.value if isinstance(d, IntImm) else sizes[getattr(d, "name", "")] for d in param.shape)
         tensors.append((random.standard_normal(shape) * 4).astype(param.dtype))
     return tensors
+
+
+def body(sch: Schedule, func: str = "main") -> str:
+    """The function as printed."""
+    return print_function(sch.module[func], func)

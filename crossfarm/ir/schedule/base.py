@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import random
 from collections.abc import Callable
-from typing import Any, Concatenate, NoReturn
+from typing import Any, Concatenate, NoReturn, TypeVar
 
 from crossfarm.errors import ScheduleError
 from crossfarm.ir.expr import Var
@@ -17,6 +18,10 @@ from crossfarm.ir.stmt import Block, For
 
 #: A pure primitive: the function and its arguments (names for blocks, Vars for loops) → the new function and a result.
 Primitive = Callable[Concatenate[PrimFunc, ...], "tuple[PrimFunc, Any]"]
+#: A pure choice: also takes ``decision`` and ``rng`` → what was chosen, and a result.
+Sampler = Callable[Concatenate[PrimFunc, ...], "tuple[Any, Any]"]
+
+S = TypeVar("S", bound="ScheduleBase")
 
 
 class ScheduleBase:
@@ -36,36 +41,81 @@ class ScheduleBase:
         self.module = module.with_functions({n: rename_duplicate_blocks(f) for n, f in module.functions.items()})
         self.trace = Trace()
         self._rng = random.Random(seed)
-        self._numbers: dict[BlockRef | LoopRef, int] = {}
-        self._samples: dict[int, tuple[Sampled, int]] = {}
+        self._names: dict[BlockRef | LoopRef, str] = {}
+        self._samples: dict[int, tuple[Sampled, str]] = {}
         self._count = 0
+
+    @classmethod
+    def primitives_of(cls) -> frozenset[str]:
+        """Names of the methods that are instructions: the public ones of the family mix-ins."""
+        families = [c for c in cls.__mro__ if issubclass(c, ScheduleBase) and c.__name__.endswith("Methods")]
+        return frozenset(name for family in families for name in vars(family) if not name.startswith("_"))
+
+    def primitives(self) -> dict[str, Callable[..., Any]]:
+        """The methods that a trace may call, by name."""
+        return {name: getattr(self, name) for name in self.primitives_of()}
+
+    def copy(self: S) -> S:
+        """A schedule in the same state; what either does then, the other does not see. References are of both."""
+        other = copy.copy(self)
+        other._rng = random.Random()
+        other._rng.setstate(self._rng.getstate())
+        other._names, other._samples = dict(self._names), dict(self._samples)
+        return other
 
     def get(self, ref: BlockRef | LoopRef) -> Block | For:
         """The block or loop that a reference means now. Raises ScheduleError where it is gone."""
         func = self.module[ref.func]
         return find_block(func, ref.name).block if isinstance(ref, BlockRef) else find_loop(func, ref.var)
 
-    def _apply(self, primitive: Primitive, *args: Any, func: str | None = None, decision: Any = None) -> Any:
+    def _apply(self, primitive: Primitive, *args: Any, func: str | None = None, **options: Any) -> Any:
         """Runs a pure primitive on the function that the references in ``args`` are of, and records it.
 
-        ``args`` are the public method's arguments in its order (the trace replays ``method(*args)``); the instruction
-        has the primitive's ``__name__``, which is the method's. The primitive sees a block as its name, a loop as its
-        Var. Of its result, a str becomes a BlockRef, a Var a LoopRef, a Sampled stays itself, a tuple is taken apart.
+        ``args`` and ``options`` are the public method's arguments: a trace replays ``method(*args, **options)``. The
+        instruction has the primitive's ``__name__``, which is the method's. The primitive sees a block as its name, a
+        loop as its Var. Of its result, a str becomes a BlockRef, a Var a LoopRef, a Sampled stays itself, a tuple is
+        taken apart.
 
         Args:
             func: the function to change, where no reference says it.
-            decision: recorded as the instruction's decision.
+        """
+        name = self._function_of(primitive.__name__, (*args, *options.values()), func)
+        given = {key: _plain(option) for key, option in options.items()}
+        changed, result = primitive(self.module[name], *(_plain(arg) for arg in args), **given)
+        return self._record(primitive.__name__, args, options, name, changed, result)
+
+    def _sample(self, primitive: Sampler, *args: Any, decision: Any, func: str | None = None) -> Any:
+        """Runs a pure ``sample_`` primitive, ``(func, *args, decision=, rng=) -> (decision, result)``, and records it.
+
+        Args:
+            decision: what to choose, or None to choose at random.
         """
         name = self._function_of(primitive.__name__, args, func)
-        changed, result = primitive(self.module[name], *(_plain(arg) for arg in args))
-        given = _referenced(result, name)
-        recorded = tuple(self._recorded(arg) for arg in args)
-        if changed is not self.module[name]:
-            self.module = self.module.with_functions({**self.module.functions, name: changed})
-        outputs = tuple(
-            self._number(item) for item in (given if isinstance(given, tuple) else (given,)) if item is not None
-        )
-        self.trace.instructions.append(Instruction(primitive.__name__, recorded, outputs, decision))
+        before = self.module[name]
+        chosen, result = primitive(before, *(_plain(arg) for arg in args), decision=decision, rng=self._rng)
+        return self._record(primitive.__name__, args, {}, name, before, result, chosen)
+
+    def _record(
+        self,
+        primitive: str,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+        func: str,
+        changed: PrimFunc,
+        result: Any,
+        decision: Any = None,
+    ) -> Any:
+        """Takes over what a primitive gave, and appends the instruction to the trace."""
+        written = tuple(self._written(arg) for arg in args)
+        named = {key: self._written(option) for key, option in options.items()}
+        given = _referenced(result, func)
+        outputs: str | tuple[str, ...] = ()
+        if given is not None:
+            outputs = tuple(self._named(item) for item in given) if isinstance(given, tuple) else self._named(given)
+        if changed is not self.module[func]:
+            self.module = self.module.with_functions({**self.module.functions, func: changed})
+        instruction = Instruction(primitive, written, named, outputs, decision)
+        self.trace = Trace((*self.trace.instructions, instruction))
         return given
 
     def _function_of(self, primitive: str, args: tuple[Any, ...], func: str | None) -> str:
@@ -80,26 +130,28 @@ class ScheduleBase:
             return "main"
         _refuse(primitive, f"say of which function: {', '.join(self.module.functions)}")
 
-    def _number(self, item: BlockRef | LoopRef | Sampled) -> int:
-        number = self._count
+    def _named(self, item: BlockRef | LoopRef | Sampled) -> str:
+        """A name for something that an instruction gave."""
+        name = f"{'v' if isinstance(item, Sampled) else 'b' if isinstance(item, BlockRef) else 'l'}{self._count}"
         self._count += 1
         if isinstance(item, Sampled):
-            self._samples[id(item)] = (item, number)  # held, so that the id stays its own
+            self._samples[id(item)] = (item, name)  # held, so that the id stays its own
         else:
-            self._numbers[item] = number
-        return number
+            self._names[item] = name
+        return name
 
-    def _recorded(self, arg: Any) -> Any:
+    def _written(self, arg: Any) -> Any:
+        """An argument as the trace holds it."""
         if isinstance(arg, BlockRef | LoopRef):
-            if arg not in self._numbers:
+            if arg not in self._names:
                 raise ScheduleError(
                     f"{arg} was not handed out by this schedule", hint="get it with get_block or get_loops"
                 )
-            return Output(self._numbers[arg])
+            return Output(self._names[arg])
         if isinstance(arg, Sampled) and id(arg) in self._samples:
             return Output(self._samples[id(arg)][1])
         if isinstance(arg, list | tuple):
-            return tuple(self._recorded(item) for item in arg)
+            return tuple(self._written(item) for item in arg)
         return arg
 
 

@@ -9,10 +9,11 @@ isl's quasi-affine forms.) Numbers that are not constant are monomials of the ex
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from crossfarm.ir import ops
 from crossfarm.ir.arith import Key, affine, structural_key
 from crossfarm.ir.expr import Binary, Cast, Expr, IntImm, Var
 from crossfarm.ir.visitor import walk
@@ -89,8 +90,19 @@ class IterMap:
     """
 
     def __init__(self, extents: Mapping[Var, Expr]) -> None:
-        self._extents = {var: Size.of(extent) for var, extent in extents.items()}
+        self._symbols: dict[Key, Expr] = {}
         self._fused: dict[Key, tuple[Size, Form]] = {}
+        self._extents = {var: self.size(extent) for var, extent in extents.items()}
+
+    def size(self, expr: Expr) -> Size:
+        """``Size.of(expr)``, whose symbols can be written as expressions again."""
+        self._symbols.update((structural_key(n), n) for n in walk(expr) if isinstance(n, Expr))
+        return Size.of(expr)
+
+    def quotient(self, value: Expr, by: Expr) -> Expr | None:
+        """``value / by`` where factors of the product ``value`` make up ``by``, else None."""
+        exact = self.size(value).over(self.size(by))
+        return None if exact is None else self._size_expr(exact, value.dtype)
 
     def form(self, value: Expr) -> Form:
         """The form of one value. Raises NotAffine."""
@@ -101,18 +113,18 @@ class IterMap:
             case Cast(inner, _):
                 return self.form(inner)
             case Binary("floordiv" | "floormod" as op, a, b) if not _uses(b, self._extents):
-                return self._divide(op, self.form(a), Size.of(b))
+                return self._divide(op, self.form(a), self.size(b))
             case Binary("mul", a, b) if not _uses(b, self._extents) and not isinstance(b, IntImm):
-                return _scaled(self.form(a), Size.of(b))
+                return _scaled(self.form(a), self.size(b))
             case Binary("mul", a, b) if not _uses(a, self._extents) and not isinstance(a, IntImm):
-                return _scaled(self.form(b), Size.of(a))
+                return _scaled(self.form(b), self.size(a))
         total = affine(value)
         terms: list[Term] = []
         constant = total.constant
         for key, coefficient in total.terms.items():
             atom = total.atoms[key]
             if atom is value:
-                raise NotAffine("is not made of loop variables, sums, multiples, quotients and remainders")
+                raise NotAffine("a value is not made of loop variables, sums, multiples, quotients and remainders")
             if coefficient < 0:
                 raise NotAffine("runs backwards in a loop")
             part = self.form(atom)
@@ -122,6 +134,20 @@ class IterMap:
 
     def injective(self, values: Sequence[Expr]) -> str | None:
         """None when different loop iterations always give different ``values``, else why that is not known."""
+        return self._separates(values, set(self._extents))
+
+    def separates(self, values: Sequence[Expr], loops: Collection[Var]) -> bool:
+        """True when iterations that differ in ``loops`` always give different ``values``."""
+        return self._separates(values, loops) is None
+
+    def unfold(self, digits: dict[Key, list[Digit]]) -> None:
+        """Adds the digits of each sum that ``digits`` names completely."""
+        for source, (extent, form) in reversed(self._fused.items()):
+            if covers_source(digits.get(source, []), extent) is None:
+                for term in form.terms:
+                    digits.setdefault(term.digit.source, []).append(term.digit)
+
+    def _separates(self, values: Sequence[Expr], loops: Collection[Var]) -> str | None:
         digits: dict[Key, list[Digit]] = {}
         for value in values:
             try:
@@ -131,21 +157,84 @@ class IterMap:
                 return str(reason)
             for term in form.terms:
                 digits.setdefault(term.digit.source, []).append(term.digit)
-        for source, (extent, form) in reversed(self._fused.items()):
-            if source not in digits:
-                continue
-            problem = _covers(digits.pop(source), extent)
-            if problem is not None:
-                return problem
-            for term in form.terms:
-                digits.setdefault(term.digit.source, []).append(term.digit)
+        self.unfold(digits)
         for var, extent in self._extents.items():
-            if extent == Size(1):
+            if var not in loops or extent == ONE:
                 continue
-            problem = _covers(digits.get(var, []), extent)
+            problem = covers_source(digits.get(var, []), extent)
             if problem is not None:
                 return f"loop {var.name} {problem}"
         return None
+
+    def simplified(self, value: Expr) -> Expr:
+        """``value`` written as the shortest sum of its digits; as it is where it has no such form."""
+        try:
+            form = self.form(value)
+            _check_radix(form)
+        except NotAffine:
+            return value
+        return self._to_expr(form, value.dtype) or value
+
+    def _to_expr(self, form: Form, dtype: str) -> Expr | None:
+        total: Expr | None = None
+        for term in self._merged(form.terms):
+            digit = self._digit_expr(term.digit, dtype)
+            if digit is None:
+                return None
+            part = ops.mul(digit, self._size_expr(term.scale, dtype)) if term.scale != ONE else digit
+            total = part if total is None else ops.add(total, part)
+        if total is None:
+            return ops.const(form.constant, dtype)
+        return ops.add(total, form.constant) if form.constant else total
+
+    def _merged(self, terms: tuple[Term, ...]) -> list[Term]:
+        """Neighbouring digits of one source as one, and a fused sum that is all there as its own terms."""
+        merged: list[Term] = []
+        for narrow in terms:
+            merged.append(narrow)
+            while len(merged) > 1:
+                wide, last = merged[-2:]
+                next_lower, next_scale = last.digit.lower * last.digit.extent, last.scale * last.digit.extent
+                if (wide.digit.source, wide.digit.lower, wide.scale) != (last.digit.source, next_lower, next_scale):
+                    break
+                extent = last.digit.extent * wide.digit.extent
+                if _is_ceil(wide.digit.extent):
+                    total = self._total(last.digit.source)
+                    extent = total.over(last.digit.lower) or _ceil(total, last.digit.lower)
+                merged[-2:] = [Term(Digit(last.digit.source, last.digit.lower, extent), last.scale)]
+        unfolded: list[Term] = []
+        for term in merged:
+            fused = self._fused.get(term.digit.source)
+            if fused is not None and term.digit.lower == ONE and term.digit.extent == fused[0]:
+                unfolded += _scaled(fused[1], term.scale).terms
+            else:
+                unfolded.append(term)
+        return unfolded if len(unfolded) == len(merged) else self._merged(tuple(unfolded))
+
+    def _digit_expr(self, digit: Digit, dtype: str) -> Expr | None:
+        fused = self._fused.get(digit.source)
+        value: Expr | None = self._to_expr(fused[1], dtype) if fused is not None else None
+        if isinstance(digit.source, Var):
+            value = digit.source
+        if value is None or value.dtype != dtype:
+            return None
+        if digit.lower != ONE:
+            value = ops.floordiv(value, self._size_expr(digit.lower, dtype))
+        if _is_ceil(digit.extent) or digit.lower * digit.extent == self._total(digit.source):
+            return value
+        return ops.floormod(value, self._size_expr(digit.extent, dtype))
+
+    def _size_expr(self, size: Size, dtype: str) -> Expr:
+        product: Expr | None = None
+        for symbol in size.symbols:
+            expr = self._symbols[symbol]
+            product = expr if product is None else ops.mul(product, expr)
+        if product is None:
+            return ops.const(size.factor, dtype)
+        return product if size.factor == 1 else ops.mul(product, size.factor)
+
+    def _total(self, source: Key) -> Size:
+        return self._extents[source] if isinstance(source, Var) else self._fused[source][0]
 
     def _divide(self, op: str, form: Form, by: Size) -> Form:
         if by.factor <= 0:
@@ -159,7 +248,7 @@ class IterMap:
             cut = by.over(term.scale)
             if cut is None:
                 return self._divide_fused(op, form, by)
-            if cut == term.digit.extent or _smaller(term.digit.extent, cut):
+            if cut == term.digit.extent or is_smaller(term.digit.extent, cut):
                 rest.append(term)
                 continue
             digit = term.digit
@@ -187,9 +276,7 @@ class IterMap:
 
     def _top(self, digit: Digit, cut: Size) -> Size:
         """Extent of ``digit // cut`` where that is not exact: only the last digit of a source may be cut so."""
-        source = digit.source
-        total = self._extents[source] if isinstance(source, Var) else self._fused[source][0]
-        if digit.lower * digit.extent != total:
+        if digit.lower * digit.extent != self._total(digit.source):
             raise NotAffine("divides a remainder by a number that does not divide it")
         return _ceil(digit.extent, cut)
 
@@ -198,26 +285,27 @@ def _ceil(extent: Size, by: Size) -> Size:
     return Size(1, (("ceil", extent, by),))
 
 
+def _is_ceil(extent: Size) -> bool:
+    return bool(extent.symbols) and isinstance(extent.symbols[0], tuple) and extent.symbols[0][0] == "ceil"
+
+
 def _check_radix(form: Form) -> None:
     for wide, narrow in pairwise(form.terms):
         reach = narrow.scale * narrow.digit.extent
-        if wide.scale != reach and not _smaller(reach, wide.scale):
+        if wide.scale != reach and not is_smaller(reach, wide.scale):
             raise NotAffine("adds loops whose ranges overlap")
 
 
-def _covers(digits: list[Digit], extent: Size) -> str | None:
-    """None when the digits do not overlap and together name every value of a source of ``extent``."""
-    at = ONE
-    rest = list(digits)
-    while rest:
-        found = next((d for d in rest if d.lower == at), None)
-        if found is None:
-            return "is used twice, or in part"
-        rest.remove(found)
-        at = at * found.extent
-        if found.extent.symbols and isinstance(found.extent.symbols[0], tuple) and found.extent.symbols[0][0] == "ceil":
-            return "is used twice" if rest else None  # the last digit takes whatever is left
-    return None if at == extent else "is not used in the axes" if not digits else "is used in part only"
+def covers_source(digits: list[Digit], extent: Size, at: Size = ONE) -> str | None:
+    """None when the digits (from place ``at`` on) together name every value of a source of ``extent``, else why not."""
+    if at == extent:
+        return None
+    for digit in digits:
+        if digit.lower != at:
+            continue
+        if _is_ceil(digit.extent) or covers_source(digits, extent, at * digit.extent) is None:
+            return None
+    return "is used in part only" if digits else "is not used"
 
 
 def _fits(rest: list[Term], by: Size) -> bool:
@@ -226,10 +314,10 @@ def _fits(rest: list[Term], by: Size) -> bool:
     ordered = sorted(rest, key=lambda t: (len(t.scale.symbols), t.scale.factor), reverse=True)
     for wide, narrow in pairwise(ordered):
         reach = narrow.scale * narrow.digit.extent
-        if wide.scale != reach and not _smaller(reach, wide.scale):
+        if wide.scale != reach and not is_smaller(reach, wide.scale):
             return False
     reach = ordered[0].scale * ordered[0].digit.extent
-    return reach == by or _smaller(reach, by)
+    return reach == by or is_smaller(reach, by)
 
 
 def _scaled(form: Form, by: Size) -> Form:
@@ -238,7 +326,7 @@ def _scaled(form: Form, by: Size) -> Form:
     return Form(tuple(Term(t.digit, t.scale * by) for t in form.terms), form.constant * by.factor)
 
 
-def _smaller(a: Size, b: Size) -> bool:
+def is_smaller(a: Size, b: Size) -> bool:
     """True when ``a < b`` for certain: constants, or the same symbols."""
     return a.symbols == b.symbols and a.factor < b.factor
 

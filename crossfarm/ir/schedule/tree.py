@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 from crossfarm.errors import ScheduleError
 from crossfarm.ir.buffer import Buffer
@@ -31,6 +31,8 @@ from crossfarm.ir.visitor import Node, seq, walk
 #: Printed nodes in messages are cut to this.
 _MAX_SHOWN = 2000
 
+S = TypeVar("S", bound=Stmt)
+
 
 def find_block(func: PrimFunc, name: str, primitive: str = "get_block") -> BlockRealize:
     """The realization of the block ``name``. Raises ScheduleError listing the blocks there are."""
@@ -48,7 +50,7 @@ def find_loop(func: PrimFunc, var: Var, primitive: str = "get_loops") -> For:
             return stmt
     refuse(
         primitive,
-        f"the loop over {var.name} is no longer in the function",
+        f"the loop over {getattr(var, 'name', var)} is no longer in the function",
         hint="a primitive that replaces loops returns the new ones; or ask get_loops again",
     )
 
@@ -110,7 +112,7 @@ def replace_stmt(func: PrimFunc, old: Stmt, new: Stmt) -> PrimFunc:
     return replace_many(func, {old: new})
 
 
-def replace_many(func: PrimFunc, replacements: Mapping[Stmt, Stmt]) -> PrimFunc:
+def replace_many(func: PrimFunc, replacements: Mapping[S, Stmt]) -> PrimFunc:
     """``func`` with each key of ``replacements`` replaced; what is inside a replaced statement is not looked at.
 
     Raises:
@@ -201,9 +203,9 @@ def printed(stmt: Stmt) -> str:
 class _Replace:
     """Rebuilds the path to each replaced statement."""
 
-    def __init__(self, replacements: Mapping[Stmt, Stmt]) -> None:
-        self.replacements = replacements
-        self.left = set(replacements)
+    def __init__(self, replacements: Mapping[S, Stmt]) -> None:
+        self.replacements: dict[Stmt, Stmt] = dict(replacements.items())
+        self.left = set(self.replacements)
 
     def __call__(self, stmt: Stmt) -> Stmt:
         if stmt in self.replacements:
