@@ -19,6 +19,7 @@ from compiler_service.codegen.vector_math import FUNCTIONS
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import interpreter
 from tests.compiler import accuracy
+from tests.compiler.dots import LANES, SIGNS, dot_of, dot_program, factors
 from tests.compiler.operators import INTEGERS, assert_same_bits, edges, programs_of
 from tests.compiler.programs import module, outputs
 from tests.conftest import CORPUS, ROOT
@@ -178,3 +179,16 @@ def test_mathematical_functions_are_there_within_their_stated_error(farm: Farm) 
             accuracy.assert_within(name, function.ulp, args, program["scalar"](*args))
             sixteen = [a[-16:].copy() for a in args]
             accuracy.assert_within(name, function.ulp, sixteen, program["vector"](*sixteen))
+
+
+@pytest.mark.parametrize("target", ["its own", "llvm arch=aarch64 cpu=cortex-a76", "aarch64-linux-generic"])
+def test_dot_products_are_exact_there_with_the_instructions_and_without(target: str, farm: Farm) -> None:
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        for lanes in LANES:
+            built = farm.build(dot_program(lanes), target=device.target if target == "its own" else target)
+            program = device.load(built)
+            for signs in SIGNS:
+                a, b, c = factors(signs, lanes)
+                expected = dot_of(a, b, c)
+                program[signs](a, b, c)
+                np.testing.assert_array_equal(c, expected, err_msg=f"{signs}, {lanes}")
