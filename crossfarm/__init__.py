@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crossfarm.ir import te as te
     from crossfarm.ir.function import PrimFunc as PrimFunc
     from crossfarm.ir.module import IRModule as IRModule
+    from crossfarm.ir.schedule.schedule import Schedule as Schedule
     from crossfarm.ir.structural import structural_equal as structural_equal
     from crossfarm.ir.structural import structural_hash as structural_hash
     from crossfarm.ir.verify import verify as verify
@@ -38,6 +39,7 @@ _LAZY = {
     "Artifact": "crossfarm.artifact",
     "IRModule": "crossfarm.ir.module",
     "PrimFunc": "crossfarm.ir.function",
+    "Schedule": "crossfarm.ir.schedule.schedule",
     "Target": "crossfarm.target",
     "connect": "clients.sdk",
     "load": "crossfarm.frontends",

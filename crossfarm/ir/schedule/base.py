@@ -11,8 +11,8 @@ from crossfarm.errors import ScheduleError
 from crossfarm.ir.expr import Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
-from crossfarm.ir.schedule.references import BlockRef, LoopRef, Sampled
-from crossfarm.ir.schedule.trace import Instruction, Output, Trace
+from crossfarm.ir.schedule.references import BlockRef, LoopRef, Output, Sampled
+from crossfarm.ir.schedule.trace import Instruction, Trace
 from crossfarm.ir.schedule.tree import find_block, find_loop, rename_duplicate_blocks
 from crossfarm.ir.stmt import Block, For
 

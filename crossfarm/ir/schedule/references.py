@@ -1,4 +1,4 @@
-"""What a schedule hands out: names of blocks, identities of loops, and sampled numbers."""
+"""What a schedule hands out: names of blocks, identities of loops, sampled numbers, and their names in traces."""
 
 from __future__ import annotations
 
@@ -27,6 +27,13 @@ class LoopRef:
 
     def __str__(self) -> str:
         return f"{self.func}.{self.var.name}"
+
+
+@dataclass(frozen=True)
+class Output:
+    """Stands in a trace for what an earlier instruction gave: ``b0`` a block, ``l1`` a loop, ``v2`` a number."""
+
+    name: str
 
 
 class Sampled(int):

@@ -8,26 +8,31 @@
     trace.with_decision(4, (8, 2, 4)).apply_to(Schedule(module))
     print(trace.as_python())
     Trace.from_json(trace.to_json()) == trace
+
+As JSON::
+
+    {"trace_version": 1, "instructions": [
+      {"primitive": "get_block", "args": ["C", "main"], "outputs": "b0"},
+      {"primitive": "split", "args": [{"ref": "l1"}, [null, {"ref": "v4"}], true, false], "outputs": ["l5", "l6"]}, …]}
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from crossfarm.errors import Error, TraceError
+from crossfarm.compat.versions import TRACE_VERSION
+from crossfarm.errors import Error, InvalidModule, TraceError
+from crossfarm.ir.schedule.references import Output
+from crossfarm.ir.schedule.trace_values import python_value, read_value, write_value
 
 if TYPE_CHECKING:
     from crossfarm.ir.schedule.base import ScheduleBase
 
-
-@dataclass(frozen=True)
-class Output:
-    """Stands in an instruction's arguments for what an earlier instruction gave: ``b0`` a block, ``l1`` a loop, ``v2``
-    a number."""
-
-    name: str
+#: A longer trace is refused: it comes from outside.
+MAX_INSTRUCTIONS = 100_000
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,19 @@ class Instruction:
 
     def as_python(self) -> str:
         """The call, as ``l3, l4 = sch.split(l1, (None, 8))``."""
-        from crossfarm.ir.schedule.trace_json import python_text  # it stands on this module
+        return self._python("sch")
 
-        return python_text(self)
+    def _python(self, schedule: str) -> str:
+        given = [python_value(a) for a in self.args]
+        given += [f"{name}={python_value(value)}" for name, value in self.options.items()]
+        if self.decision is not None:
+            given.append(f"decision={python_value(self.decision)}")
+        call = f"{schedule}.{self.primitive}({', '.join(given)})"
+        if not self.outputs:
+            return call
+        outputs = self.outputs
+        names = outputs if isinstance(outputs, str) else ", ".join(outputs) + ("," if len(outputs) == 1 else "")
+        return f"{names} = {call}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,15 +122,11 @@ class Trace:
 
     def as_python(self, name: str = "sch") -> str:
         """The trace as Python statements over a Schedule called ``name``, which decide as recorded."""
-        from crossfarm.ir.schedule.trace_json import python_text  # it stands on this module
-
-        return "".join(f"{python_text(i, name)}\n" for i in self.instructions)
+        return "".join(f"{i._python(name)}\n" for i in self.instructions)
 
     def to_json(self) -> str:
         """The trace as JSON text with its version, deterministic. Raises TraceError for an argument without a form."""
-        from crossfarm.ir.schedule.trace_json import write  # it stands on this module
-
-        return write(self)
+        return json.dumps({"trace_version": TRACE_VERSION, "instructions": [_entry(i) for i in self.instructions]})
 
     @staticmethod
     def from_json(text: str) -> Trace:
@@ -124,9 +135,22 @@ class Trace:
         Raises:
             TraceError: not JSON, not a trace, or from the future; nothing of it is executed.
         """
-        from crossfarm.ir.schedule.trace_json import read  # it stands on this module
-
-        return read(text)
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as problem:
+            raise TraceError(f"a trace that is not JSON: {problem}") from None
+        if not isinstance(data, dict) or not isinstance(data.get("trace_version"), int):
+            raise TraceError("not a trace: there is no trace_version")
+        version = data["trace_version"]
+        if not 1 <= version <= TRACE_VERSION:
+            raise TraceError(
+                f"a trace of version {version}; this program reads 1 to {TRACE_VERSION}",
+                hint="upgrade crossfarm to read it",
+            )
+        entries = data.get("instructions")
+        if not isinstance(entries, list) or len(entries) > MAX_INSTRUCTIONS:
+            raise TraceError(f"a trace has a list of at most {MAX_INSTRUCTIONS} instructions")
+        return Trace(tuple(_instruction(position, entry) for position, entry in enumerate(entries)))
 
 
 def _apply(schedule: ScheduleBase, instruction: Instruction, values: dict[str, Any]) -> None:
@@ -156,3 +180,38 @@ def _resolved(arg: Any, values: Mapping[str, Any]) -> Any:
             raise TraceError(f"{arg.name} is not the result of an instruction before it")
         return values[arg.name]
     return tuple(_resolved(item, values) for item in arg) if isinstance(arg, tuple) else arg
+
+
+def _entry(instruction: Instruction) -> dict[str, Any]:
+    entry: dict[str, Any] = {"primitive": instruction.primitive, "args": [write_value(a) for a in instruction.args]}
+    if instruction.options:
+        entry["options"] = {k: write_value(v) for k, v in sorted(instruction.options.items())}
+    if instruction.outputs:
+        entry["outputs"] = instruction.outputs
+    if instruction.decision is not None:
+        entry["decision"] = write_value(instruction.decision)
+    return entry
+
+
+def _instruction(position: int, entry: Any) -> Instruction:
+    def refuse(problem: str) -> NoReturn:
+        raise TraceError(f"instruction {position} of the trace {problem}")
+
+    if not isinstance(entry, dict) or not isinstance(entry.get("primitive"), str):
+        refuse("names no primitive")
+    args, options, outputs = entry.get("args", []), entry.get("options", {}), entry.get("outputs", ())
+    if not isinstance(args, list) or not isinstance(options, dict):
+        refuse("has arguments that are not a list, or options that are not a mapping")
+    names = [outputs] if isinstance(outputs, str) else outputs
+    if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n.isidentifier() for n in names):
+        refuse("has results without names")
+    try:
+        return Instruction(
+            entry["primitive"],
+            tuple(read_value(a) for a in args),
+            {str(k): read_value(v) for k, v in options.items()},
+            outputs if isinstance(outputs, str) else tuple(outputs),
+            read_value(entry.get("decision")),
+        )
+    except (InvalidModule, TraceError) as problem:
+        refuse(f"({entry['primitive']}): {problem.message}")
