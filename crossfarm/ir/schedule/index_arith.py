@@ -7,6 +7,7 @@ exist. Symbolic sizes are at least 1 where a box is asked to be written in full.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
@@ -16,13 +17,23 @@ from crossfarm.ir.expr import COMPARISONS, Binary, BufferLoad, Cast, Expr, IntIm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, simplify
 from crossfarm.ir.schedule.iter_map import IterMap, NotAffine, Size
-from crossfarm.ir.stmt import Evaluate, For, Stmt
+from crossfarm.ir.stmt import Block, Evaluate, For, Stmt
 from crossfarm.ir.visitor import Mutator, seq, walk
 
+N = TypeVar("N", Expr, Block)
 
-def analyzer_of(func: PrimFunc, domains: Mapping[Var, Range] | None = None) -> Analyzer:
+
+class IndexAnalyzer(Analyzer):
+    """An analyzer whose facts may be combined."""
+
+    def facts(self) -> tuple[Affine, ...]:
+        """Forms that are known not to be negative."""
+        return tuple(self._facts)
+
+
+def analyzer_of(func: PrimFunc, domains: Mapping[Var, Range] | None = None) -> IndexAnalyzer:
     """An analyzer that knows the function's symbolic sizes to be positive, and variables with their domains."""
-    analyzer = Analyzer()
+    analyzer = IndexAnalyzer()
     for param in func.params:
         for e in param.shape if isinstance(param, Buffer) else ():
             if isinstance(e, Var):
@@ -32,9 +43,9 @@ def analyzer_of(func: PrimFunc, domains: Mapping[Var, Range] | None = None) -> A
     return analyzer
 
 
-def fold(expr: Expr, analyzer: Analyzer) -> Expr:
-    """A shorter form of an integer or bool expression, equal where what the analyzer knows holds."""
-    return _Fold(analyzer).mutate(expr)
+def fold(node: N, analyzer: Analyzer) -> N:
+    """``node`` with integer and bool expressions in shorter forms, equal where what the analyzer knows holds."""
+    return _Fold(analyzer).mutate(node)
 
 
 def in_bounds(indices: Sequence[Expr], shape: Sequence[Expr], analyzer: Analyzer) -> Expr | None:
@@ -54,6 +65,11 @@ def proves(condition: Expr, analyzer: Analyzer) -> bool:
         return True
     if not isinstance(condition, Binary) or condition.op not in ("lt", "le", "gt", "ge"):
         return False
+    divisor = _divided_by(condition.a)
+    if divisor is not None and condition.op in ("lt", "ge") and isinstance(condition.a, Binary):
+        # x // c < y is x < c * y
+        scaled = simplify(ops.mul(condition.b, divisor))
+        return proves(Binary(condition.op, condition.a.a, scaled), analyzer)
     small, large = (condition.a, condition.b) if condition.op in ("lt", "le") else (condition.b, condition.a)
     gap = affine(ops.sub(*reversed(ops.unify(small, large))))  # large - small
     gap.constant -= condition.op in ("lt", "gt")
@@ -181,31 +197,44 @@ def _reaches(reach: Size, offset: Expr, over: Mapping[Var, Expr], extent: Expr) 
         result.add(affine(over[atom]), coefficient)
         result.constant -= coefficient
     result.add(affine(extent), -1)
-    return _at_least_zero(result, Analyzer())
+    return _at_least_zero(result, IndexAnalyzer())
 
 
-def _at_least_zero(form: Affine, analyzer: Analyzer) -> bool:
-    """True when an affine form is certainly not negative: divisions are replaced by the better of their bounds."""
-    result = Affine(form.constant, dict(form.terms), dict(form.atoms))
-    for _ in range(4):
-        if analyzer.affine_bounds(result).low >= 0:
-            return True
-        division = next(
-            (k for k, atom in result.atoms.items() if k in result.terms and _divided_by(atom) is not None), None
-        )
-        if division is None:
-            return False
-        atom, coefficient = result.atoms[division], result.terms[division]
-        assert isinstance(atom, Binary)
+def _at_least_zero(form: Affine, analyzer: Analyzer, steps: int = 4) -> bool:
+    """True when an affine form is certainly not negative.
+
+    Facts are subtracted that cancel a term (what is left must not be negative either), and quotients are replaced by
+    the worse of their bounds.
+    """
+    if analyzer.affine_bounds(form).low >= 0:
+        return True
+    if steps == 0:
+        return False
+    for fact in analyzer.facts() if isinstance(analyzer, IndexAnalyzer) else ():
+        for key, coefficient in fact.terms.items():
+            times, rest = divmod(form.terms.get(key, 0), coefficient)
+            if times > 0 and rest == 0:
+                left = _plus(form, fact, -times)
+                if len(left.terms) <= len(form.terms) and _at_least_zero(left, analyzer, steps - 1):
+                    return True
+    for key, coefficient in form.terms.items():
+        atom = form.atoms[key]
         divisor = _divided_by(atom)
-        assert divisor is not None
-        if coefficient % divisor:
-            return False
+        if divisor is None or coefficient % divisor or not isinstance(atom, Binary):
+            continue
         # divisor * (a // divisor) is between a - divisor + 1 and a
-        result.add(Affine(0, {division: 1}, {division: atom}), -coefficient)
-        result.add(affine(atom.a), coefficient // divisor)
-        result.constant -= (coefficient // divisor) * (divisor - 1) if coefficient > 0 else 0
+        left = _plus(form, Affine(0, {key: 1}, {key: atom}), -coefficient)
+        left.add(affine(atom.a), coefficient // divisor)
+        left.constant -= (coefficient // divisor) * (divisor - 1) if coefficient > 0 else 0
+        if _at_least_zero(left, analyzer, steps - 1):
+            return True
     return False
+
+
+def _plus(form: Affine, other: Affine, factor: int) -> Affine:
+    total = Affine(form.constant, dict(form.terms), dict(form.atoms))
+    total.add(other, factor)
+    return total
 
 
 def _divided_by(atom: Expr) -> int | None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from crossfarm.ir.schedule import cache
+from crossfarm.ir.schedule import cache, layout
+from crossfarm.ir.schedule import padding as padding_
 from crossfarm.ir.schedule.base import ScheduleBase
+from crossfarm.ir.schedule.index_map import IndexMap, IndexMapLike
 from crossfarm.ir.schedule.references import BlockRef
+from crossfarm.ir.stmt import Block
 
 
 class LayoutMethods(ScheduleBase):
@@ -45,3 +48,65 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: another block writes the buffer too, or some element that would be copied may not be written.
         """
         return self._apply(cache.cache_write, block, write_index, scope, tuple(consumer_blocks or ()))
+
+    def transform_layout(
+        self,
+        block: BlockRef,
+        buffer: tuple[str, int],
+        index_map: IndexMapLike,
+        pad_value: bool | int | float | None = None,
+    ) -> None:
+        """Stores the elements of a temporary at other indices, everywhere in the function.
+
+        ::
+
+            sch.transform_layout(packed, ("write", 0), lambda m, k: [m // 8, k, m % 8], pad_value=0)
+
+        Args:
+            buffer: ``("read", i)`` or ``("write", i)``: the buffer of the block's ``i``-th read or write.
+            index_map: of the old indices; no two elements may go to one place.
+            pad_value: what elements hold that have none in the old layout; None for anything. A producer that gives
+                each element its value in plain loops is rewritten to run over the new layout, padding included.
+
+        Raises:
+            ScheduleError: the buffer is a parameter (``cache_read`` it first) or has views, or the map may take two
+                elements to one place.
+        """
+        block_ = self.get(block)
+        assert isinstance(block_, Block)
+        regions = block_.reads if buffer[0] == "read" else block_.writes
+        dims = regions[buffer[1]].buffer.shape if 0 <= buffer[1] < len(regions) else ()
+        mapped = self._index_map(index_map, [e.dtype for e in dims]) if dims else index_map
+        return self._apply(layout.transform_layout, block, tuple(buffer), mapped, pad_value)
+
+    def transform_block_layout(self, block: BlockRef, index_map: IndexMapLike) -> None:
+        """Runs a block's instances in another order: one new loop for each output of a map of its axes.
+
+        Args:
+            index_map: of the axes; where it leaves gaps the block gets a predicate.
+
+        Raises:
+            ScheduleError: the block is neither complete nor a reduction, its loops are not plain, or the map mixes
+                spatial and reduce axes.
+        """
+        block_ = self.get(block)
+        assert isinstance(block_, Block)
+        mapped = self._index_map(index_map, [a.var.dtype for a in block_.iter_vars])
+        return self._apply(layout.transform_block_layout, block, mapped)
+
+    def pad_einsum(self, block: BlockRef, padding: Sequence[int]) -> None:
+        """Runs a sum of products over axes whose extents are multiples of ``padding``, on copies padded with zeros.
+
+        The copies are made by blocks named after their buffers, as ``A_pad`` and ``B_pad`` before and ``C_pad`` after.
+
+        Args:
+            padding: for each of the block's axes what its extent becomes a multiple of; 1 leaves it as it is.
+
+        Raises:
+            ScheduleError: the block is not one store indexed by its axes, its loops are not plain, or steps of a padded
+                reduce axis may add something.
+        """
+        return self._apply(padding_.pad_einsum, block, tuple(padding))
+
+    def _index_map(self, source: IndexMapLike, dtypes: list[str]) -> IndexMap:
+        return IndexMap.of(source, len(dtypes), dtypes[0] if dtypes else "int32")
