@@ -95,7 +95,6 @@ def _series(x: Array, direct: Real, terms: list[float], below: float) -> Array:
 
 
 _erf = np.vectorize(math.erf)
-_log_erfc = np.vectorize(lambda t: math.log(math.erfc(t)))
 _LN2, _LN10 = math.log(2), math.log(10)
 _FACTORIAL = [1.0 / math.factorial(k) for k in range(30)]
 
@@ -131,8 +130,7 @@ FITS = (
         lambda x: (np.tanh(x) - x) / x**3, _TANH), lambda s: s, (0.0, 0.625**2), 4),
     Fit("ERF_SMALL", "erf(x) / x - 1 in x**2 for |x| <= 1", _of_square(
         lambda x: _erf(x) / x - 1, [_ERF[0] - 1, *_ERF[1:]]), np.ones_like, (0.0, 1.0), 6),
-    Fit("LOG_ERFC", "log(1 - erf(t)) in t - 2 for 1 <= t <= 4", lambda u: _log_erfc(u + 2.0),
-        lambda u: 1 - _erf(u + 2.0), (-1.0, 2.0), 8),
+    Fit("ERF_LARGE", "erf(t) in t - 2.4 for 1 <= t <= 3.95", lambda u: _erf(u + 2.4), np.ones_like, (-1.4, 1.55), 12),
     Fit("SIN", "(sin(r) / r - 1) / r**2 in r**2 for |r| <= pi / 4", _of_square(
         lambda r: (np.sin(r) / r - 1) / r**2, [(-1.0) ** (k + 1) * _FACTORIAL[2 * k + 3] for k in range(8)]),
         lambda s: s, (0.0, 0.7855**2), 4, "float64"),

@@ -75,7 +75,7 @@ def test_the_coefficients_are_what_their_derivation_gives() -> None:
         assert len(kept) == len(derived)
         if fit.dtype == "float32":  # elsewhere the last digits are the linear algebra library's
             np.testing.assert_allclose(kept, derived, rtol=1e-3, err_msg=fit.name)
-        assert error < (2.0**-26 if fit.dtype == "float32" else 2.0**-39), fit.name
+        assert error < (2.0**-24.5 if fit.dtype == "float32" else 2.0**-39), fit.name
     assert tuple(fit_polynomials.turns()) == coefficients.TURNS
 
 

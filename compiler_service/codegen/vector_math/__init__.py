@@ -51,7 +51,7 @@ FUNCTIONS: Mapping[str, VectorFunction] = MappingProxyType(
         "exp10": VectorFunction(exponential.exp10, 1, 1.25),
         "sigmoid": VectorFunction(exponential.sigmoid, 1, 2.5),
         "tanh": VectorFunction(exponential.tanh, 1, 1.5),
-        "erf": VectorFunction(exponential.erf, 1, 1.25),
+        "erf": VectorFunction(exponential.erf, 1, 2.0),
         "log": VectorFunction(logarithm.log, 1, 1.0),
         "log2": VectorFunction(logarithm.log2, 1, 1.0),
         "log10": VectorFunction(logarithm.log10, 1, 1.0),

@@ -53,12 +53,11 @@ def tanh(x: Term) -> Term:
 
 
 def erf(x: Term) -> Term:
-    """A polynomial below 1; above, 1 less the exponential of a polynomial, whose error shrinks with the exponential."""
+    """A polynomial in the square below 1, and one in the argument above, until the result rounds to 1."""
     size = x.magnitude()
     square = x * x
     near = size + size * polynomial(table.ERF_SMALL, square)
-    capped = (size > 4.0).where(4.0, size)  # from there on the result rounds to 1
-    far = 1.0 - exp(polynomial(table.LOG_ERFC, capped - 2.0))
+    far = polynomial(table.ERF_LARGE, (size > 3.95).where(3.95, size) - 2.4)
     return (size < 1.0).where(near, far).with_sign_of(x)
 
 
