@@ -9,7 +9,7 @@ from compiler_service.codegen.llvm_expr import ExprEmitter
 from compiler_service.codegen.llvm_half import HalfConversions
 from compiler_service.codegen.llvm_text import Value, memory_type, register_type
 from compiler_service.passes.lower_blocks import compact_strides
-from compiler_service.passes.plan_workspace import STACK
+from compiler_service.passes.plan_workspace import STACK, stored_shape
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
@@ -111,7 +111,7 @@ class StatementEmitter(ExprEmitter):
         place = node.annotations.get("place")
         if place == STACK:
             count = 1
-            for extent in buffer.shape:
+            for extent in stored_shape(buffer):
                 assert isinstance(extent, IntImm)
                 count *= extent.value
             self.pointers[buffer] = self.b.alloca(memory_type(buffer.dtype), count, WORKSPACE_ALIGN)

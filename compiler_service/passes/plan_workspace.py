@@ -10,7 +10,7 @@ from compiler_service.passes.base import map_functions
 from compiler_service.symbols import dimension_symbols, function_symbols
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import Analyzer, Interval, const_int, structural_key
+from crossfarm.ir.arith import Analyzer, Interval, affine, const_int, structural_key
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, Cast, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
@@ -68,6 +68,17 @@ def workspace_plan(func: PrimFunc) -> Plan:
 def scratch_plan(loop: For) -> Plan:
     """The plan of a parallel loop that is not inside another one: of the memory that each of its threads needs."""
     return _plan_of(walk(loop.body))
+
+
+def stored_shape(buffer: Buffer) -> tuple[Expr, ...]:
+    """Extents whose product is how many elements a temporary takes in memory: its shape where it is compact."""
+    if not buffer.strides:
+        return buffer.shape
+    last: Expr = IntImm(1, buffer.strides[0].dtype)
+    for extent, stride in zip(buffer.shape, buffer.strides):
+        before = Binary("sub", extent, IntImm(1, extent.dtype))
+        last = Binary("add", last, Binary("mul", before, stride))
+    return (affine(last).to_expr(last.dtype),)
 
 
 def _plan_of(nodes: Iterator[Node | Buffer]) -> Plan:
@@ -130,7 +141,7 @@ class _Placer(Mutator):
     def mutate_Allocate(self, node: Allocate) -> Stmt:
         size = self._bytes(node.buffer)
         constant = const_int(size)
-        fixed_shape = all(isinstance(extent, IntImm) for extent in node.buffer.shape)
+        fixed_shape = all(isinstance(extent, IntImm) for extent in stored_shape(node.buffer))
         if constant is not None and fixed_shape and constant <= min(self.options.stack_bytes, self.memory.stack_left):
             self.memory.stack_left -= constant
             where: dict[str, AttrValue] = {"place": STACK}
@@ -156,7 +167,7 @@ class _Placer(Mutator):
 
     def _bytes(self, buffer: Buffer) -> Expr:
         size: Expr = IntImm(dt.itemsize(buffer.dtype), "int64")
-        for extent in buffer.shape:
+        for extent in stored_shape(buffer):
             if any(isinstance(n, Var) and n not in self.symbols for n in walk(extent)):
                 extent = self._largest(buffer, extent)
             if isinstance(size, IntImm) and isinstance(extent, IntImm):

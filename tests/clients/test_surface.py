@@ -10,12 +10,12 @@ import clients.sdk
 import crossfarm
 
 SDK = {
-    "BenchmarkResult", "BuildProgress", "BuildResult", "Compiler", "Device", "DeviceInfo", "Farm", "Future", "Lease",
-    "Loaded", "LoadedFunction", "QueuePosition", "Security", "TargetInfo", "Tensor", "connect",
+    "BenchmarkResult", "BuildProgress", "BuildResult", "Compiler", "Device", "DeviceInfo", "Explanation", "Farm",
+    "Future", "Lease", "Loaded", "LoadedFunction", "QueuePosition", "Security", "TargetInfo", "Tensor", "connect",
 }  # fmt: skip
 CROSSFARM = {
-    "Artifact", "IRModule", "PrimFunc", "Target", "connect", "load", "parse", "structural_equal", "structural_hash",
-    "verify", "__version__",
+    "Artifact", "IRModule", "PrimFunc", "Schedule", "Target", "connect", "load", "parse", "structural_equal",
+    "structural_hash", "verify", "__version__",
 }  # fmt: skip
 MEMBERS = {
     "Farm": {

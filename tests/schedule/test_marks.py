@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from crossfarm.errors import ScheduleError
 from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.interpreter import run
 from crossfarm.ir.schedule.tree import find_block
-from tests.schedule.programs import CHAIN, MATMUL, SYMBOLIC, body, check, schedule
+from tests.compiler.native import Native
+from tests.schedule.programs import CHAIN, MATMUL, SYMBOLIC, arguments, body, check, schedule
 
 PREFIX_SUM = """
 from crossfarm.script import ir as I, tir as T
@@ -239,3 +242,12 @@ def test_scopes_and_alignment_are_for_temporaries() -> None:
         sch.storage_align(b, 0, 1, 16, 0)
     with pytest.raises(ScheduleError, match="17 modulo 16"):
         sch.storage_align(b, 0, 0, 16, 17)
+
+
+def test_spaced_rows_have_room_in_native_code() -> None:
+    sch = schedule(CHAIN)
+    sch.storage_align(sch.get_block("B"), 0, 0, 4096, 1)
+    expected, got = arguments(sch.module, "main", {}), arguments(sch.module, "main", {})
+    run(sch.module, "main", expected)
+    Native(sch.module, schedule="none")("main", *got)
+    np.testing.assert_allclose(got[1], expected[1], rtol=1e-6)
