@@ -19,6 +19,7 @@ from compiler_service.codegen.llvm import (
 )
 from compiler_service.codegen.llvm_function import FunctionText
 from compiler_service.codegen.llvm_parallel import RUNTIME_SYMBOL
+from compiler_service.kept_sources import KeptSources
 from compiler_service.linker import link, linker_version, needed_libraries
 from compiler_service.passes.plan_workspace import workspace_plan
 from compiler_service.pipeline import OnStep, pipeline_for, run_pipeline
@@ -79,8 +80,7 @@ def build_variant(
     target = target.resolved()
     names = [*(p.name for p in pipeline_for(target)), "codegen", "optimize", "emit", "link"]
     steps: list[tuple[str, float]] = []
-    sources: dict[str, str] = {}
-    keep = options.keep_sources
+    kept = KeptSources(module, target, options.schedule) if options.keep_sources else None
 
     position = count()
 
@@ -88,8 +88,8 @@ def build_variant(
         on_step(name, next(position), len(names))
 
     def keep_module(name: str, result: IRModule) -> None:
-        if keep:
-            sources[f"{len(sources):02}_{name}.py"] = result.script()
+        if kept is not None:
+            kept.after_pass(name, result)
 
     make_room()
     lowered, pass_times = run_pipeline(module, target, keep_module, announce, options.schedule)
@@ -121,9 +121,8 @@ def build_variant(
         library = link(
             code, arch, system, "libcrossfarm-program.so", lambda names: stub_object(names, machine), more=more
         )
-    if keep:
-        sources["llvm.ll"], sources["llvm-optimized.ll"] = text, str(optimized)
-        sources["assembly.s"] = assembly(optimized, machine)
+    if kept is not None:
+        kept.generated(text, str(optimized), assembly(optimized, machine))
     variant = artifact_pb2.Variant(
         target=target.to_proto(),
         requires=artifact_pb2.Requirements(
@@ -139,7 +138,7 @@ def build_variant(
     toolchain = {"crossfarm": __version__, "llvm": llvm_version(), "linker": linker_version()}
     if threaded:
         toolchain["zig"] = zig_version()
-    return BuiltVariant(variant, library, sources, toolchain, steps)
+    return BuiltVariant(variant, library, kept.texts if kept is not None else {}, toolchain, steps)
 
 
 def _entry_point(lowered: IRModule, original: IRModule, name: str, text: FunctionText) -> artifact_pb2.EntryPoint:

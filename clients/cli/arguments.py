@@ -61,7 +61,7 @@ class Inputs:
         """
         self._signature = signature
         self._random = np.random.default_rng(seed)
-        self._sizes = _read_sizes(sizes)
+        self._sizes = read_sizes(sizes)
         self._values: dict[int, Any] = {}
         for text in given:
             name, value = split_assignment(text, "--input")
@@ -264,7 +264,8 @@ def as_dtype(array: Array, parameter: Parameter) -> Any:
     return array
 
 
-def _read_sizes(texts: Sequence[str]) -> dict[str, int]:
+def read_sizes(texts: Sequence[str]) -> dict[str, int]:
+    """``--size`` texts as numbers by name. Raises UsageError."""
     sizes = {}
     for text in texts:
         name, value = split_assignment(text, "--size")

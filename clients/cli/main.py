@@ -18,7 +18,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from clients.cli import bench, build, demo, devices, inspect, local, run, serve
+from clients.cli import bench, build, demo, devices, explain, inspect, local, run, serve
 from clients.cli.invocation import Invocation, TrackerOption, VerboseOption
 from crossfarm._version import __version__
 from crossfarm.errors import Error, InfrastructureError, UsageError
@@ -34,7 +34,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for group in (devices, build, run, bench, inspect, local, serve, demo):
+for group in (devices, build, run, bench, inspect, explain, local, serve, demo):
     group.add_to(app)
 
 

@@ -133,6 +133,14 @@ def seconds(value: float) -> str:
     return f"{scaled:.{digits}f} {unit}"
 
 
+def quantity(value: float) -> str:
+    """A count with three significant digits: "1.23 M"."""
+    for scale, prefix in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= scale:
+            return f"{value / scale:.3g} {prefix}"
+    return f"{value:.3g} "
+
+
 def size(count: int) -> str:
     """Bytes for people: "1.5 GiB"."""
     value = float(count)

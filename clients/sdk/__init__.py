@@ -22,6 +22,7 @@
 | ``Future`` | the result of a submitted call, ``result()``; its error comes with it |
 | ``BenchmarkResult`` | every sample of a measurement, and ``median``, ``p95``, ``mean``, ``std`` |
 | ``Lease`` | the right to a device, kept alive by a thread; what ``acquire`` holds for you |
+| ``Explanation`` | what the compiler made of a program, from an artifact built with ``keep_sources`` |
 | ``Compiler`` | the compiler service for what ``Farm.build`` leaves out: ``BuildResult``, ``fetch``, ``store`` |
 | ``DeviceInfo``, ``TargetInfo`` | a row of ``Farm.devices`` and of ``Farm.targets`` |
 | ``BuildProgress``, ``QueuePosition`` | what ``on_progress`` and ``on_queued`` are told |
@@ -34,6 +35,7 @@ garbage collector. Every error derives from ``crossfarm.Error``, drawn in ``cros
 from clients.sdk.benchmark import BenchmarkResult
 from clients.sdk.compiler import BuildProgress, BuildResult, Compiler, TargetInfo
 from clients.sdk.device import Device
+from clients.sdk.explanation import Explanation
 from clients.sdk.farm import DeviceInfo, Farm, connect
 from clients.sdk.future import Future
 from clients.sdk.lease import Lease, QueuePosition
@@ -48,6 +50,7 @@ __all__ = [
     "Compiler",
     "Device",
     "DeviceInfo",
+    "Explanation",
     "Farm",
     "Future",
     "Lease",
