@@ -282,17 +282,8 @@ class _Fold(Mutator):
     def _sum(self, node: Binary) -> Expr:
         """The affine form; ``x // c * c + x % c`` in it is ``x``."""
         form = affine(node)
-        for key, coefficient in list(form.terms.items()):
-            atom = form.atoms[key]
-            if not (isinstance(atom, Binary) and atom.op == "floormod"):
-                continue
-            divisor = const_int(atom.b)
-            quotient = structural_key(Binary("floordiv", atom.a, atom.b))
-            if divisor is not None and form.terms.get(quotient) == coefficient * divisor:
-                whole = form.atoms[quotient]
-                form.add(Affine(0, {quotient: 1}, {quotient: whole}), -coefficient * divisor)
-                form.add(Affine(0, {key: 1}, {key: atom}), -coefficient)
-                form.add(affine(atom.a), coefficient)
+        while _join_digits(form):
+            pass
         result = form.to_expr(node.dtype)
         return result if structural_key(result) != structural_key(node) else node
 
@@ -319,6 +310,26 @@ class _Fold(Mutator):
             quotient.add(Affine(0, {structural_key(inner): 1}, {structural_key(inner): inner}))
             return quotient.to_expr(node.dtype)
         return node
+
+
+def _join_digits(form: Affine) -> bool:
+    """Replaces one ``k * c * (x // c) + k * (x % c)`` by ``k * x``; False where there is none."""
+    for key, coefficient in form.terms.items():
+        atom = form.atoms[key]
+        divisor = const_int(atom.b) if isinstance(atom, Binary) and atom.op == "floormod" else None
+        if divisor is None or not isinstance(atom, Binary):
+            continue
+        quotient = Binary("floordiv", atom.a, atom.b)
+        within = _divided_by(atom.a)
+        if within is not None and isinstance(atom.a, Binary):  # x // a // b is written x // (a * b)
+            quotient = Binary("floordiv", atom.a.a, ops.const(within * divisor, atom.dtype))
+        other = structural_key(quotient)
+        if form.terms.get(other) == coefficient * divisor:
+            form.add(Affine(0, {other: 1}, {other: form.atoms[other]}), -coefficient * divisor)
+            form.add(Affine(0, {key: 1}, {key: atom}), -coefficient)
+            form.add(affine(atom.a), coefficient)
+            return True
+    return False
 
 
 def _logical(node: Binary) -> Expr:

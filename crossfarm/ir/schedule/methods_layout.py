@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from crossfarm.ir.schedule import cache, layout
 from crossfarm.ir.schedule import padding as padding_
+from crossfarm.ir.schedule import reindex as reindex_
 from crossfarm.ir.schedule.base import ScheduleBase
 from crossfarm.ir.schedule.index_map import IndexMap, IndexMapLike
 from crossfarm.ir.schedule.references import BlockRef
@@ -48,6 +49,20 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: another block writes the buffer too, or some element that would be copied may not be written.
         """
         return self._apply(cache.cache_write, block, write_index, scope, tuple(consumer_blocks or ()))
+
+    def reindex(self, block: BlockRef, buffer: tuple[str, int]) -> BlockRef:
+        """Lets a block access a copy indexed by those of its axes that the access uses; the block that copies.
+
+        ``A[n, h * 2 + r, w * 2 + s]`` becomes ``A_reindex[n, h, w, r, s]``, as packing operands and im2col begin.
+
+        Args:
+            buffer: ``("read", i)`` or ``("write", i)``: the ``i``-th read or write of the block.
+
+        Raises:
+            ScheduleError: the block accesses the buffer at several indices or through more than its axes; for a write
+                also where two instances write one element or some instances may not run.
+        """
+        return self._apply(reindex_.reindex, block, tuple(buffer))
 
     def transform_layout(
         self,
