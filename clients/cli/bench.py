@@ -36,6 +36,8 @@ def bench(
     call_timeout: jobs.CallTimeoutOption = None,
     session_timeout: jobs.SessionTimeoutOption = None,
     memory: jobs.MemoryOption = None,
+    threads: jobs.ThreadsOption = None,
+    cpus: jobs.CpusOption = None,
     opt_level: files.OptLevelOption = None,
     schedule: files.ScheduleOption = "default",
     json: JsonOption = False,
@@ -44,6 +46,7 @@ def bench(
 ) -> None:
     """Measure a function of FILE on a device."""
     invocation = of(ctx)
+    where = jobs.parse_cpus(cpus)
     options = jobs.JobOptions(
         file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level, schedule
     )
@@ -51,7 +54,13 @@ def bench(
         inputs = arguments.Inputs(job.signature, given or [], size or [], seed=seed).arguments()
         with invocation.output.progress(f"measuring {job.signature.name} on {job.device.id}"):
             stats = job.function.benchmark(
-                *inputs, warmup=warmup, repeat=repeat, min_repeat_ms=min_repeat_ms, cooldown_ms=cooldown_ms
+                *inputs,
+                warmup=warmup,
+                repeat=repeat,
+                min_repeat_ms=min_repeat_ms,
+                cooldown_ms=cooldown_ms,
+                threads=threads,
+                cpus=where,
             )
         document = job.document()
     samples = np.asarray(stats.samples, dtype=np.float64)

@@ -6,6 +6,7 @@ with ``--target``, or when all devices that meet the selector have one and the s
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,14 @@ SessionTimeoutOption = Annotated[
 ]
 MemoryOption = Annotated[
     str | None, typer.Option("--memory", help="What the program may use: 512MiB.", show_default="the agent's")
+]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Of parallel loops.", show_default="one for each CPU"),
+]
+CpusOption = Annotated[
+    str | None,
+    typer.Option("--cpus", metavar="N-M,…", help="The device's CPUs that it runs on: 0,1 or 4-7.", show_default="any"),
 ]
 
 
@@ -165,6 +174,19 @@ def pick_function(artifact: Artifact, options: JobOptions) -> str:
     if options.function not in names:
         raise NoSuchFunction(f"{options.file} has no function {options.function!r}; it has: {', '.join(names)}")
     return options.function
+
+
+def parse_cpus(text: str | None) -> list[int] | None:
+    """``"0,4-7"`` → its numbers. Raises UsageError."""
+    if text is None:
+        return None
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,6})(?:-(\d{1,6}))?\s*", part)
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise UsageError(f"--cpus takes numbers and ranges of them, not {text!r}", hint="write --cpus 0,4-7")
+        numbers.extend(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return numbers
 
 
 def _open(options: JobOptions) -> tuple[IRModule | None, Artifact | None]:

@@ -48,6 +48,8 @@ def run(
     call_timeout: jobs.CallTimeoutOption = None,
     session_timeout: jobs.SessionTimeoutOption = None,
     memory: jobs.MemoryOption = None,
+    threads: jobs.ThreadsOption = None,
+    cpus: jobs.CpusOption = None,
     opt_level: files.OptLevelOption = None,
     schedule: files.ScheduleOption = "default",
     json: JsonOption = False,
@@ -58,6 +60,7 @@ def run(
     invocation = of(ctx)
     to_write = {name: _path(text, "--output") for name, text in _assignments(wanted, "--output")}
     expected = {name: arguments.load_array(_path(text, "--expect")) for name, text in _assignments(expect, "--expect")}
+    where = jobs.parse_cpus(cpus)
     options = jobs.JobOptions(
         file, target, select, function, timeout, priority, call_timeout, session_timeout, memory, opt_level, schedule
     )
@@ -68,7 +71,7 @@ def run(
         values = inputs.arguments()
         started = time.perf_counter()
         with invocation.output.progress(f"running {job.signature.name} on {job.device.id}"):
-            returned = call(job, values, inputs.outputs())
+            returned = call(job, values, inputs.outputs(), threads=threads, cpus=where)
         run_seconds = time.perf_counter() - started
         document = job.document()
     outputs = collect(job.signature, values, returned)
@@ -91,13 +94,18 @@ def run(
     _print(invocation.output, job, outputs, comparisons, run_seconds)
 
 
-def call(job: jobs.Job, values: list[Any], given_outputs: dict[int, Any]) -> tuple[Any, ...]:
+def call(
+    job: jobs.Job,
+    values: list[Any],
+    given_outputs: dict[int, Any],
+    *,
+    threads: int | None = None,
+    cpus: list[int] | None = None,
+) -> tuple[Any, ...]:
     """Calls the function; returns what it only writes, in parameter order."""
     names = job.signature.outputs
-    if given_outputs:
-        returned = job.function(*values, out=tuple(given_outputs.get(index) for index in names))
-    else:
-        returned = job.function(*values)
+    out = tuple(given_outputs.get(index) for index in names) if given_outputs else None
+    returned = job.function(*values, out=out, threads=threads, cpus=cpus)
     return returned if isinstance(returned, tuple) else () if returned is None else (returned,)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,41 @@ from crossfarm.ir import dtype as dtypes
 from crossfarm.wire.tensors import bytes_of, writable_bytes_of
 from crossfarm.wire.v1.artifact_pb2 import Parameter
 from crossfarm.wire.v1.session_pb2 import RequestFrame
+
+
+class How(NamedTuple):
+    """How a call runs, beside its arguments; part of what a binding is remembered by.
+
+    Attributes:
+        timeout: seconds it may take; None for the session's limit.
+        threads: that its parallel loops run on; 0 for as many as ``cpus``, or else as the device may use.
+        cpus: where they run; empty for anywhere.
+    """
+
+    timeout: float | None = None
+    threads: int = 0
+    cpus: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, timeout: float | None, threads: int | None, cpus: Iterable[int] | None) -> How:
+        """What a caller says of it, checked. Raises ArgumentError."""
+        if timeout is None and threads is None and cpus is None:
+            return _AS_USUAL
+        if timeout is not None and not timeout > 0:
+            raise errors.ArgumentError(f"timeout={timeout!r} must be a positive number of seconds")
+        whole = isinstance(threads, int) and not isinstance(threads, bool)
+        if threads is not None and not (whole and 1 <= threads < 1 << 31):
+            raise errors.ArgumentError(f"threads={threads!r} must be a whole number of at least 1")
+        try:
+            numbers = () if cpus is None else tuple(operator.index(cpu) for cpu in cpus)
+        except TypeError:
+            numbers = (-1,)
+        if (cpus is not None and not numbers) or any(not 0 <= cpu < 1 << 31 for cpu in numbers):
+            raise errors.ArgumentError(f"cpus={cpus!r} must be a list of CPU numbers, such as [0, 1]")
+        return cls(timeout, threads or 0, numbers)
+
+
+_AS_USUAL = How()
 
 
 @dataclass(frozen=True)
@@ -56,7 +92,7 @@ class CallPlan:
         module: int,
         signature: Signature,
         placed: Sequence[Any],
-        timeout: float | None,
+        how: How,
         *,
         own: bool,
     ) -> None:
@@ -104,7 +140,7 @@ class CallPlan:
             if index in signature.outputs:
                 results.append(received if argument is None else argument)
         self.number = session.number()
-        bind = bind_frame(self.number, module, signature, arguments, timeout)
+        bind = bind_frame(session, self.number, module, signature, arguments, how)
         self._before.append((bind, None))
         self._after.insert(0, (unbind_frame(self.number), None))
         self._results = results
@@ -153,12 +189,23 @@ def pack(results: Sequence[Any]) -> Any:
 
 
 def bind_frame(
-    number: int, module: int, signature: Signature, arguments: Sequence[Any], timeout: float | None
+    session: Session, number: int, module: int, signature: Signature, arguments: Sequence[Any], how: How
 ) -> RequestFrame:
-    """The frame that binds ``arguments`` (things with a ``number``, or scalars) to a function."""
+    """The frame that binds ``arguments`` (things with a ``number``, or scalars) to a function.
+
+    Raises UnsupportedTarget where the device's agent knows nothing of threads: it would ignore what is asked.
+    """
     bind = RequestFrame.Bind(call=number, module=module, function=signature.name)
-    if timeout is not None:
-        bind.limit_ms = max(1, min(round(timeout * 1000), (1 << 32) - 1))
+    if how.timeout is not None:
+        bind.limit_ms = max(1, min(round(how.timeout * 1000), (1 << 32) - 1))
+    if how.threads or how.cpus:
+        if not session.welcome.result().cpus:
+            raise errors.UnsupportedTarget(
+                "calls on this device cannot choose their threads",
+                hint="leave threads= and cpus= out; an agent of an older release may need an upgrade",
+            )
+        bind.threads = how.threads
+        bind.cpus.extend(how.cpus)
     for parameter, argument in zip(signature.parameters, arguments):
         if parameter.kind == Parameter.BUFFER:
             bind.arguments.add(tensor=argument.number)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
 from clients.sdk.benchmark import BenchmarkResult
-from clients.sdk.calls import BoundCall, CallPlan, bind_frame, pack, unbind_frame
+from clients.sdk.calls import BoundCall, CallPlan, How, bind_frame, pack, unbind_frame
 from clients.sdk.future import Future
 from clients.sdk.session import Session
 from clients.sdk.tensor import Tensor
@@ -95,11 +95,21 @@ class LoadedFunction:
     def name(self) -> str:
         return self.signature.name
 
-    def __call__(self, *args: Any, out: Any = None, timeout: float | None = None) -> Any:
+    def __call__(
+        self,
+        *args: Any,
+        out: Any = None,
+        timeout: float | None = None,
+        threads: int | None = None,
+        cpus: Iterable[int] | None = None,
+    ) -> Any:
         """Runs the function and waits for its results.
 
         Args:
             timeout: seconds that this call may run on the device; by default the session's limit for calls.
+            threads: how many its parallel loops run on; by default as many as ``cpus``, or else as the CPUs that the
+                device's worker may use.
+            cpus: numbers of the device's CPUs that it runs on, one thread on each in turn; by default on any.
 
         Raises:
             ArgumentError: an argument does not fit, found before anything is sent.
@@ -108,18 +118,26 @@ class LoadedFunction:
             RemoteCrash: it crashed its worker; the lease ends with it.
             LimitExceeded: it needs more memory than the lease may use.
         """
-        bound = self._known(args, out, timeout)
+        asked = How.of(timeout, threads, cpus)
+        bound = self._known(args, out, asked)
         if bound is None:
-            return self._start(args, out, timeout, own=False).result()
+            return self._start(args, out, asked, own=False).result()
         future = self._session.run(bound.number)
         if future._error is not None:
             raise future._error
         return bound.result
 
-    def submit(self, *args: Any, out: Any = None, timeout: float | None = None) -> Future[Any]:
+    def submit(
+        self,
+        *args: Any,
+        out: Any = None,
+        timeout: float | None = None,
+        threads: int | None = None,
+        cpus: Iterable[int] | None = None,
+    ) -> Future[Any]:
         """Sends the call and returns at once. Arrays are copied first and may be changed; what fails on the device is
         raised by the future. Raises ArgumentError as a call does."""
-        return self._start(args, out, timeout, own=True)
+        return self._start(args, out, How.of(timeout, threads, cpus), own=True)
 
     def benchmark(
         self,
@@ -132,6 +150,8 @@ class LoadedFunction:
         cooldown_ms: float = 0.0,
         flush_bytes: int = 0,
         timeout: float | None = None,
+        threads: int | None = None,
+        cpus: Iterable[int] | None = None,
     ) -> BenchmarkResult:
         """Measures the function on the device, on these arguments over and over.
 
@@ -143,12 +163,12 @@ class LoadedFunction:
             cooldown_ms: pause before each sample.
             flush_bytes: bytes of other memory written before each sample, so that it begins with cold caches.
             timeout: seconds that one call may run.
+            threads, cpus: as for a call.
 
         Raises:
             ArgumentError, ProgramError, Timeout, RemoteCrash: as a call does.
         """
-        if timeout is not None:
-            _check_timeout(timeout)
+        asked = How.of(timeout, threads, cpus)
         body = RequestFrame.Benchmark(
             warmup=_count("warmup", warmup, 0),
             repeat=_count("repeat", repeat, 1),
@@ -157,7 +177,7 @@ class LoadedFunction:
             cooldown_ms=cooldown_ms,
             flush_bytes=_count("flush_bytes", flush_bytes, 0),
         )
-        plan = self._plan(self.signature.arrange(args, out), timeout, own=False)
+        plan = self._plan(self.signature.arrange(args, out), asked, own=False)
         frame = RequestFrame(request=1, benchmark=body)
         measured = plan.send(frame, fetch=False).result()
         return BenchmarkResult(tuple(measured.samples), int(measured.number), dict(measured.environment))
@@ -165,36 +185,34 @@ class LoadedFunction:
     def __repr__(self) -> str:
         return f"<LoadedFunction {self.signature}>"
 
-    def _start(self, args: tuple[Any, ...], out: Any, timeout: float | None, *, own: bool) -> Future[Any]:
+    def _start(self, args: tuple[Any, ...], out: Any, how: How, *, own: bool) -> Future[Any]:
         """Sends a call; ``own``: the caller may change arrays before they are on their way."""
-        bound = self._known(args, out, timeout)
+        bound = self._known(args, out, how)
         if bound is not None:
             future = self._session.call(bound.number)
             future._value = bound.result
             return future
-        if timeout is not None:
-            _check_timeout(timeout)
         placed = self.signature.arrange(args, out)
         if all(isinstance(a, (Tensor, int, float)) for a in placed):
-            bound = self._remember(placed, out, timeout, (args, out, timeout, *map(type, args)))
+            bound = self._remember(placed, out, how, (args, out, how, *map(type, args)))
             future = self._session.call(bound.number)
             future._value = bound.result
             return future
-        return self._plan(placed, timeout, own=own).send(RequestFrame(request=1), fetch=True)
+        return self._plan(placed, how, own=own).send(RequestFrame(request=1), fetch=True)
 
-    def _known(self, args: tuple[Any, ...], out: Any, timeout: float | None) -> BoundCall | None:
+    def _known(self, args: tuple[Any, ...], out: Any, how: How) -> BoundCall | None:
         """The binding that the same arguments have on the device, if any."""
         try:
-            bound = self._bound.get((args, out, timeout, *map(type, args)))
+            bound = self._bound.get((args, out, how, *map(type, args)))
         except TypeError:  # arrays cannot be looked up
             return None
         return bound if bound is not None and bound.good() else None
 
-    def _remember(self, placed: Sequence[Any], out: Any, timeout: float | None, key: Any) -> BoundCall:
+    def _remember(self, placed: Sequence[Any], out: Any, how: How, key: Any) -> BoundCall:
         """Binds arguments that are all on the device, for this call and those like it."""
         self.signature.bind(placed)
         number = self._session.number()
-        made = self._session.request(bind_frame(number, self._module, self.signature, placed, timeout))
+        made = self._session.request(bind_frame(self._session, number, self._module, self.signature, placed, how))
         results = [placed[i] for i in self.signature.outputs] if out is not None else []
         bound = BoundCall(number, tuple(a for a in placed if isinstance(a, Tensor)), made, pack(results))
         try:
@@ -208,13 +226,8 @@ class LoadedFunction:
             self._session.send([(unbind_frame(stale.number), None)], [])
         return bound
 
-    def _plan(self, placed: Sequence[Any], timeout: float | None, *, own: bool) -> CallPlan:
-        return CallPlan(self._session, self._module, self.signature, placed, timeout, own=own)
-
-
-def _check_timeout(timeout: float) -> None:
-    if not timeout > 0:
-        raise errors.ArgumentError(f"timeout={timeout!r} must be a positive number of seconds")
+    def _plan(self, placed: Sequence[Any], how: How, *, own: bool) -> CallPlan:
+        return CallPlan(self._session, self._module, self.signature, placed, how, own=own)
 
 
 def _count(name: str, value: int, least: int) -> int:

@@ -28,7 +28,7 @@ enum {
     MAX_THREADS = 1024,
     MAX_CPUS = 8192,       /* numbers of CPUs lie below */
     ALIGNMENT = 64,
-    PARTS = 4,             /* a chunk is this part of a thread's even share of what is left */
+    PARTS = 4,             /* a chunk is about this part of a thread's even share of what is left */
     STACK_BYTES = 1 << 20, /* generated code needs some ten KiB */
     SPINS = 1000,          /* looks at a word before a thread sleeps: a few microseconds */
 };
@@ -54,6 +54,9 @@ HIDDEN int32_t crossfarmrt_parallel(Body body, void *closure, int64_t extent, in
  * is left to the caller, whose thread is never moved. Without a list the helpers run on the process' CPUs.
  * BAD_ARGUMENT: a count outside 0 to 1024, or a CPU that the process may not use; nothing has changed. */
 EXPORTED int32_t crossfarmrt_set_threads(int32_t count, const int32_t *cpus, int32_t number_of_cpus);
+
+/* How many threads the last loop could use, or the next one will where the settings have changed. */
+EXPORTED int32_t crossfarmrt_threads(void);
 
 /* Ends the helpers, after a loop that is running, and frees all memory. The next loop starts anew. Call it before the
  * library is unloaded: elsewhere than on Windows unloading does it too, but there a thread cannot end during it. Not to
@@ -168,6 +171,7 @@ static struct {
 
     struct Helper *helpers;
     int32_t threads;    /* that loops run on: the helpers and the caller; 0 when helpers are still to be started */
+    int32_t shift;      /* a chunk is what is left, shifted by this */
     struct Arena arena; /* the caller's */
 
     Word settings_use; /* lock of the settings */
@@ -216,19 +220,23 @@ static void end_helpers(void) {
     pool.threads = 0;
 }
 
+/* The number of threads that the settings mean. The caller holds pool.settings_use. */
+static int32_t wanted_threads(void) {
+    if (pool.settings.count > 0) return pool.settings.count;
+    return pool.settings.number_of_cpus > 0 ? pool.settings.number_of_cpus : usable_cpus();
+}
+
 /* Starts helpers as the settings say, or as many as the system allows. The caller holds pool.use. */
 static void start_helpers(void) {
-    struct Settings *settings = &pool.settings;
+    const struct Settings *settings = &pool.settings;
     lock(&pool.settings_use);
-    int32_t count = settings->count;
-    if (count == 0) count = settings->number_of_cpus;
-    if (count == 0) count = usable_cpus();
+    const int32_t count = wanted_threads();
     pool.threads = 1;
-    while (pool.threads < count) {
+    for (int32_t at = 1; pool.threads < count; at++) { /* cpus[0] is the caller's */
         struct Helper *helper = allocate(sizeof *helper);
         if (helper == NULL) break;
-        const int32_t n = settings->number_of_cpus;
-        *helper = (struct Helper){.next = pool.helpers, .cpu = n == 0 ? -1 : settings->cpus[pool.threads % n]};
+        if (at >= settings->number_of_cpus) at = 0;
+        *helper = (struct Helper){.next = pool.helpers, .cpu = settings->number_of_cpus ? settings->cpus[at] : -1};
         if (!start_thread(&helper->thread, helper)) {
             release(helper);
             break;
@@ -236,6 +244,7 @@ static void start_helpers(void) {
         pool.helpers = helper;
         pool.threads++;
     }
+    for (pool.shift = 0; (1 << pool.shift) < PARTS * pool.threads;) pool.shift++;
     pool.applied = get(&pool.version);
     unlock(&pool.settings_use);
 }
@@ -246,7 +255,7 @@ static int64_t take(int64_t *begin) {
     do {
         const int64_t left = pool.extent - at;
         if (left <= 0) return 0;
-        size = left / ((int64_t)PARTS * pool.threads);
+        size = left >> pool.shift;
         if (size == 0) size = 1;
     } while (!__atomic_compare_exchange_n(&pool.next, &at, at + size, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
     *begin = at;
@@ -339,12 +348,27 @@ int32_t crossfarmrt_set_threads(int32_t count, const int32_t *cpus, int32_t numb
         if (!has_cpu(&usable, cpus[i])) return BAD_ARGUMENT;
     lock(&pool.settings_use);
     struct Settings *settings = &pool.settings;
-    settings->count = count;
-    settings->number_of_cpus = number_of_cpus;
-    for (int32_t i = 0; i < number_of_cpus; i++) settings->cpus[i] = cpus[i];
-    put(&pool.version, get(&pool.version) + 1);
+    int same = settings->count == count && settings->number_of_cpus == number_of_cpus;
+    for (int32_t i = 0; same && i < number_of_cpus; i++) same = settings->cpus[i] == cpus[i];
+    if (!same) {
+        settings->count = count;
+        settings->number_of_cpus = number_of_cpus;
+        for (int32_t i = 0; i < number_of_cpus; i++) settings->cpus[i] = cpus[i];
+        put(&pool.version, get(&pool.version) + 1);
+    }
     unlock(&pool.settings_use);
     return OK;
+}
+
+int32_t crossfarmrt_threads(void) {
+    adopt();
+    lock(&pool.use);
+    lock(&pool.settings_use);
+    const int started = pool.threads > 0 && pool.applied == get(&pool.version);
+    const int32_t threads = started ? pool.threads : wanted_threads();
+    unlock(&pool.settings_use);
+    unlock(&pool.use);
+    return threads;
 }
 
 void crossfarmrt_close(void) {

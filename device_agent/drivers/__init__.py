@@ -10,7 +10,7 @@ from crossfarm.errors import UsageError
 from device_agent.drivers.base import Device, DeviceDescription
 
 #: Modules of this package that help drivers and are none.
-_HELPERS = ("base", "hostmemory", "nativeloop")
+_HELPERS = ("base", "hostmemory", "nativeloop", "nativethreads")
 
 
 class Driver(Protocol):

@@ -34,6 +34,22 @@ class DeviceDescription:
     target: Target
 
 
+@dataclass(frozen=True)
+class Placement:
+    """Where a call's parallel loops run.
+
+    Attributes:
+        threads: how many, the calling one included; 0 for as many as ``cpus``, or else as the worker may use.
+        cpus: a thread stays on one of these, in turn, the calling thread on the first; empty for any.
+    """
+
+    threads: int = 0
+    cpus: tuple[int, ...] = ()
+
+
+ANYWHERE = Placement()
+
+
 class Memory(Protocol):
     """A piece of device memory. ``release`` ends its use at once; nothing waits for the garbage collector."""
 
@@ -65,18 +81,26 @@ class BoundCall(Protocol):
     def loop(self) -> str:
         """What ``repeat`` repeats with: "native" or "interpreted"."""
 
+    @property
+    def threads(self) -> int:
+        """How many threads its parallel loops ran on, or will."""
+
 
 class Program(Protocol):
     """A loaded artifact."""
 
-    def bind(self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding) -> BoundCall:
+    def bind(
+        self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
+    ) -> BoundCall:
         """A call of the function that ``signature`` describes.
 
         Args:
             arguments: one a parameter, checked against the signature.
             binding: the sizes that the arguments give.
+            placement: its CPUs are among the device's.
 
         Raises:
+            ArgumentError: the device cannot run a call in that many threads.
             LimitExceeded: its workspace does not fit into memory.
         """
 
@@ -88,6 +112,8 @@ class Device(Protocol):
 
     #: Drivers' names (``Variant.runtime``) whose variants it runs.
     runtimes: tuple[str, ...]
+    #: CPUs that a ``Placement`` may name; empty where calls cannot choose their threads.
+    cpus: tuple[int, ...]
 
     def allocate(self, size: int) -> Memory:
         """Memory of ``size`` bytes, 64-byte aligned, content undefined. Raises MemoryError."""

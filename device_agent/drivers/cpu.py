@@ -15,15 +15,20 @@ import psutil
 
 from crossfarm import _version
 from crossfarm.compat.versions import NATIVE_ABI
-from crossfarm.errors import IncompatibleArtifact, InvalidArtifact, LimitExceeded, ProgramError
+from crossfarm.errors import Error, IncompatibleArtifact, InvalidArtifact, LimitExceeded, ProgramError
 from crossfarm.target import Target
 from device_agent.drivers import nativeloop
-from device_agent.drivers.base import CallArgument, DeviceDescription
+from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
 from device_agent.drivers.hostmemory import HostMemory
+from device_agent.drivers.nativethreads import Caller, LibraryThreads, usable_cpus
 
 if TYPE_CHECKING:
     from crossfarm.artifact import Artifact, Binding, Signature
     from crossfarm.wire.v1.artifact_pb2 import Variant
+
+
+#: Status of a function whose parallel loop got no scratch memory.
+_NO_SCRATCH = -1
 
 
 def probe() -> list[DeviceDescription]:
@@ -53,7 +58,9 @@ class CpuDevice:
     runtimes: tuple[str, ...] = ("cpu",)
 
     def __init__(self) -> None:
-        self._scratch = Scratch()
+        self.cpus = usable_cpus()
+        self.scratch = Scratch()
+        self.caller = Caller()
 
     def allocate(self, size: int) -> HostMemory:
         return HostMemory(size)
@@ -64,13 +71,18 @@ class CpuDevice:
                 f"the library speaks native ABI {variant.requires.native_abi}, this agent {NATIVE_ABI}",
                 hint="rebuild the artifact, or upgrade the agent",
             )
-        return CpuProgram(load_library(artifact.library(variant), artifact.name), self._scratch)
+        return CpuProgram(load_library(artifact.library(variant), artifact.name), self)
+
+    def place(self, threads: LibraryThreads, placement: Placement) -> None:
+        """Makes the next call of a library from this thread run as ``placement`` says."""
+        threads.place(placement)
+        self.caller.place(placement.cpus, self.cpus)
 
     def synchronize(self) -> None:
         """Calls return when they are done."""
 
     def close(self) -> None:
-        self._scratch.memory.release()
+        self.scratch.memory.release()
 
 
 class Scratch:
@@ -100,17 +112,20 @@ class Scratch:
 class CpuProgram:
     """A library in this process."""
 
-    def __init__(self, library: ctypes.CDLL, scratch: Scratch) -> None:
+    def __init__(self, library: ctypes.CDLL, device: CpuDevice) -> None:
         self._library = library
-        self._scratch = scratch
+        self._device = device
+        self._threads = LibraryThreads(library)
 
-    def bind(self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding) -> CpuCall:
+    def bind(
+        self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
+    ) -> CpuCall:
         symbol = signature.entry.native.symbol
         try:
             function = getattr(self._library, symbol)
         except AttributeError:
             raise InvalidArtifact(f"the library has no symbol {symbol!r} for function {signature.name!r}") from None
-        self._scratch.reserve(binding.workspace_bytes)
+        self._device.scratch.reserve(binding.workspace_bytes)
         slots = (ctypes.c_uint64 * max(1, len(arguments) + len(binding.symbols)))()
         for index, argument in enumerate(arguments):
             if isinstance(argument, HostMemory):
@@ -120,40 +135,69 @@ class CpuProgram:
                 slots[index] = signature.scalar_bits(index, argument)
         for index, value in enumerate(binding.symbols, start=len(arguments)):
             slots[index] = value & 0xFFFF_FFFF_FFFF_FFFF
-        return CpuCall(function, self._scratch, slots, signature.name, tuple(signature.entry.failures))
+        return CpuCall(function, slots, signature, self._device, self._threads, placement)
 
     def release(self) -> None:
+        self._threads.close()
         unload_library(self._library)
 
 
 class CpuCall:
     """A native function with its slots."""
 
-    def __init__(self, function: Any, scratch: Scratch, slots: Any, name: str, failures: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        function: Any,
+        slots: Any,
+        signature: Signature,
+        device: CpuDevice,
+        threads: LibraryThreads,
+        placement: Placement,
+    ) -> None:
         function.restype = ctypes.c_int32
         self._function = function
-        self._pointer = scratch.pointer
+        self._pointer = device.scratch.pointer
         self._slots = slots
-        self._name = name
-        self._failures = failures
+        self._name = signature.name
+        self._failures = tuple(signature.entry.failures)
+        self._device = device
+        self._caller = device.caller
+        self._threads = threads
+        self._placement = placement
         self._repeat = nativeloop.repeater(function)
 
     @property
     def loop(self) -> str:
         return "native" if self._repeat is not None else "interpreted"
 
+    @property
+    def threads(self) -> int:
+        self._place()
+        return self._threads.count
+
     def __call__(self) -> None:
+        if self._threads.placement is not self._placement or self._caller.cpus is not self._placement.cpus:
+            self._place()
         if status := self._function(self._pointer, self._slots):
             raise self._failure(status)
 
     def repeat(self, number: int) -> None:
+        self._place()
         if self._repeat is None:
             for _ in range(number):
                 self()
         elif status := self._repeat(self._pointer, self._slots, number):
             raise self._failure(status)
 
-    def _failure(self, status: int) -> ProgramError:
+    def _place(self) -> None:
+        self._device.place(self._threads, self._placement)
+
+    def _failure(self, status: int) -> Error:
+        if status == _NO_SCRATCH:
+            return LimitExceeded(
+                f"{self._name} ran out of memory for the temporaries of its parallel loops",
+                hint="make them smaller, use fewer threads, or acquire the device with a larger memory limit",
+            )
         if 0 < status <= len(self._failures):
             said = self._failures[status - 1]
         else:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from crossfarm import _version
 from crossfarm.target import Target
-from device_agent.drivers.base import CallArgument, DeviceDescription
+from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
 from device_agent.drivers.hostmemory import HostMemory
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def open_device(index: int) -> NullDevice:
 
 class NullDevice:
     runtimes: tuple[str, ...] = ("null", "cpu", "reference")
+    cpus: tuple[int, ...] = ()
 
     def allocate(self, size: int) -> HostMemory:
         """Zeros: what its programs "compute"."""
@@ -54,7 +55,9 @@ class NullDevice:
 
 
 class NullProgram:
-    def bind(self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding) -> NullCall:
+    def bind(
+        self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
+    ) -> NullCall:
         return NullCall()
 
     def release(self) -> None:
@@ -63,6 +66,7 @@ class NullProgram:
 
 class NullCall:
     loop = "interpreted"
+    threads = 1
 
     def __call__(self) -> None:
         """Returns at once."""

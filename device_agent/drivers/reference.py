@@ -11,7 +11,7 @@ import psutil
 from crossfarm import _version
 from crossfarm.ir import dtype as dtypes
 from crossfarm.target import Target
-from device_agent.drivers.base import CallArgument, DeviceDescription
+from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
 from device_agent.drivers.hostmemory import HostMemory
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def open_device(index: int) -> ReferenceDevice:
 
 class ReferenceDevice:
     runtimes: tuple[str, ...] = ("reference",)
+    cpus: tuple[int, ...] = ()
 
     def allocate(self, size: int) -> HostMemory:
         return HostMemory(size)
@@ -61,7 +62,9 @@ class ReferenceProgram:
     def __init__(self, module: IRModule) -> None:
         self._module = module
 
-    def bind(self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding) -> ReferenceCall:
+    def bind(
+        self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
+    ) -> ReferenceCall:
         views: list[np.ndarray | int | float] = []
         for index, (argument, shape) in enumerate(zip(arguments, binding.shapes)):
             if isinstance(argument, HostMemory):
@@ -79,6 +82,7 @@ class ReferenceProgram:
 
 class ReferenceCall:
     loop = "interpreted"
+    threads = 1
 
     def __init__(self, module: IRModule, name: str, arguments: list[np.ndarray | int | float]) -> None:
         self._module = module

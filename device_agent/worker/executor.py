@@ -22,6 +22,7 @@ from device_agent.drivers.base import BoundCall, CallArgument, Device, Memory, P
 from device_agent.worker import measure
 from device_agent.worker.limits import MAX_CALLS, MAX_MODULES, MAX_RANK, MAX_TENSORS, Limits, MemoryBudget, Watchdog
 from device_agent.worker.outbox import Outbox
+from device_agent.worker.placement import placement_of
 from device_agent.worker.table import Table
 
 if TYPE_CHECKING:
@@ -118,6 +119,11 @@ class Executor:
             "logs": self._read_logs,
             "ping": lambda frame: None,
         }
+
+    @property
+    def cpus(self) -> tuple[int, ...]:
+        """CPUs that calls may name."""
+        return self._device.cpus
 
     @property
     def empty(self) -> bool:
@@ -310,7 +316,7 @@ class Executor:
         arguments: list[CallArgument] = [a.memory if isinstance(a, _Tensor) else a for a in given]
         self._budget.take(binding.workspace_bytes, f"the workspace of {body.function}")
         try:
-            run = module.program.bind(signature, arguments, binding)
+            run = module.program.bind(signature, arguments, binding, placement_of(body, self._device.cpus))
         except BaseException:
             self._budget.give(binding.workspace_bytes)
             raise

@@ -21,6 +21,8 @@ DEFAULT_MEMORY_PART = 0.8
 MAX_TENSORS = 1 << 16
 MAX_CALLS = 1 << 16
 MAX_MODULES = 1 << 10
+#: Of a call, the most that the runtime of parallel loops takes.
+MAX_THREADS = 1 << 10
 #: Dimensions of a tensor, as in numpy.
 MAX_RANK = 64
 #: Memory that the worker itself may need on top of what its tensors take: stacks, buffers of messages, libraries.

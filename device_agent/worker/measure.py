@@ -102,7 +102,8 @@ def measure(
         flush += 1  # touches every line, so that the caches hold nothing of the program's
         samples.append(run(number) / number)
     after = environment()
-    facts = {"loop": call.loop, "clock_resolution_s": repr(time.get_clock_info("perf_counter").resolution)}
+    resolution = repr(time.get_clock_info("perf_counter").resolution)
+    facts = {"loop": call.loop, "threads": str(call.threads), "clock_resolution_s": resolution}
     facts |= {f"{key}_before": value for key, value in before.items()}
     facts |= {f"{key}_after": value for key, value in after.items()}
     return Reply.Measured(samples=samples, number=number, environment=facts)

@@ -166,5 +166,6 @@ def _welcome(request: int, executor: Executor) -> Packet[SessionResponse]:
         ),
         max_tensor_bytes=limits.memory_bytes,
         max_tensors=MAX_TENSORS,
+        cpus=executor.cpus,
     )
     return Packet(SessionResponse(replies=[Reply(request=request, welcome=welcome)]))
