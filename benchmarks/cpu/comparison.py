@@ -14,7 +14,7 @@ from benchmarks.cpu import peers, works
 from benchmarks.cpu.builds import corpus_builds
 from benchmarks.cpu.peers import Peer
 from benchmarks.cpu.sides import CrossfarmCode, Side
-from benchmarks.cpu.tables import ROOFLINE, Goal, Table, rates, spread, times
+from benchmarks.cpu.tables import ROOFLINE, Goal, Table, as_data, duration, rates, ratio, spread, times
 from benchmarks.cpu.turns import OURS, Effort, Floor, Measured, measure
 from benchmarks.cpu.works import Work
 from benchmarks.report import Samples
@@ -28,6 +28,8 @@ INITIALIZERS, INPUTS = "ONNX Runtime", "with weights as inputs"
 _TRIALS = 3
 #: A product counts as large from here on, in FLOPs: 512 × 512 × 512.
 _LARGE = 2 * 512**3
+#: What two threads must bring.
+_SPEEDUP = 1.7
 
 Start = AbstractContextManager[Peer]
 
@@ -54,7 +56,7 @@ class CodeBench:
     def measure(self, all_works: Iterable[Work], others: Mapping[str, Start]) -> list[Measured]:
         """Every work on ourselves, on the ``others`` by name, and on the roofline."""
         with ExitStack() as stack:
-            sides: dict[str, Side] = {OURS: CrossfarmCode(self.farm, self.device)}
+            sides: dict[str, Side] = {OURS: CrossfarmCode(self.farm, self.device, self.threads)}
             for name, start in others.items():
                 started = stack.enter_context(start)
                 self.versions.setdefault(started.version)
@@ -155,6 +157,31 @@ def memory(bench: CodeBench) -> Iterator[Table]:
     )
 
 
+def threads(bench: CodeBench) -> Iterator[Table]:
+    """Our code on all processors against our code on one."""
+    alone = "1 thread"
+    sides = {
+        OURS: CrossfarmCode(bench.farm, bench.device, bench.threads),
+        alone: CrossfarmCode(bench.farm, bench.device, 1),
+    }
+    found = [measure(work, sides, bench.effort) for work in works.large(bench.effort.quick)]
+    goal = Goal(_SPEEDUP, (alone,), alone)
+    yield Table(
+        f"{bench.threads} threads against one",
+        ("work", f"{bench.threads} threads", alone, f"× {alone}", "goal", "met"),
+        [
+            (
+                f"{measured.work.op} {measured.work.name}",
+                *(duration(measured.seconds[side]) for side in sides),
+                ratio(measured.speed(alone)),
+                *goal.cells(measured),
+            )
+            for measured in found
+        ],
+        data=[as_data(measured) for measured in found],
+    )
+
+
 def builds(bench: CodeBench) -> Iterator[Table]:
     """Cold builds of the corpus."""
     yield from corpus_builds(bench.farm, bench.device.target, rounds=bench.effort.rounds, quick=bench.effort.quick)
@@ -166,6 +193,7 @@ SECTIONS: dict[str, Callable[[CodeBench], Iterator[Table]]] = {
     "matmul": matmuls,
     "convolution": convolutions,
     "memory": memory,
+    "threads": threads,
     "corpus-builds": builds,
 }
 

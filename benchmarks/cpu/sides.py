@@ -36,8 +36,8 @@ class Side(Protocol):
 class CrossfarmCode:
     """The farm as its users have it: the plain program, built for the device, measured by ``benchmark`` there."""
 
-    def __init__(self, farm: Farm, device: Device) -> None:
-        self._farm, self._device = farm, device
+    def __init__(self, farm: Farm, device: Device, threads: int) -> None:
+        self._farm, self._device, self._threads = farm, device, threads
         self._function: Any = None
         self._arguments: list[Any] = []
         self._output: Any = None
@@ -60,7 +60,8 @@ class CrossfarmCode:
         return probe(self._output.numpy())
 
     def _benchmark(self, **plan: Any) -> list[float]:
-        return list(self._function.benchmark(*self._arguments, out=self._output, **plan).samples)
+        measured = self._function.benchmark(*self._arguments, out=self._output, threads=self._threads, **plan)
+        return list(measured.samples)
 
 
 def agree(ours: list[float], theirs: list[float], *, tolerance: float = 1e-3) -> bool:

@@ -95,6 +95,14 @@ def depthwise_convolutions(quick: bool) -> Iterator[Work]:
         yield _convolution(channels, height, channels, 3, stride, groups=channels)
 
 
+def large(quick: bool) -> Iterator[Work]:
+    """What is worth several threads: some of each of the others."""
+    size = 1024 if quick else 2048
+    yield matmul(f"{size} × {size} × {size}", 1, size, size, size)
+    yield from resnet_convolutions(quick=True)
+    yield from memory_bound(quick=True)
+
+
 def _convolution(channels: int, height: int, out_channels: int, kernel: int, stride: int, *, groups: int) -> Work:
     out, per_group = -(-height // stride), channels // groups
     kind = f"{channels} at {height}" if groups > 1 else f"{channels} → {out_channels} at {height}"
