@@ -224,3 +224,41 @@ for i in range(8):
     (i,) = sch.get_loops(sch.get_block("C"))
     assert "elements of their own" in refused(sch, "compute_at", sch.get_block("B"), i)
     assert "may change" in refused(sch, "reverse_compute_at", sch.get_block("C"), i)
+
+
+def test_a_consumer_does_not_move_before_another_of_its_producers() -> None:
+    sch = schedule(softmax(7))
+    row = sch.get_loops(sch.get_block("e"))[0]
+    assert "producer total runs after" in refused(sch, "reverse_compute_at", sch.get_block("y"), row)
+
+
+@pytest.mark.parametrize("m", [16, 21])
+def test_a_copy_in_tiles_is_packed_where_its_tile_is_used(m: int) -> None:
+    text = matmul(10, m, 6)
+    sch = schedule(text)
+    block = sch.get_block("C")
+    copy = sch.cache_read(block, 1, "global")
+    sch.transform_layout(block, ("read", 1), lambda k, j: [j // 8, k, j % 8], pad_value=0.0 if m % 8 else None)
+    i, j, k = sch.get_loops(block)
+    jo, ji = sch.split(j, [None, 8])
+    sch.reorder(jo, i, k, ji)
+    sch.compute_at(copy, jo)
+    assert extents(sch, copy.name)[1:] == ["6", "8"]
+    holds(sch, text)
+
+
+def test_a_tile_goes_back_after_its_start_was_taken_apart() -> None:
+    text = matmul(11, 13, 9)
+    sch = schedule(text)
+    block = sch.get_block("C")
+    copy = sch.cache_write(block, 0, "local")
+    i, j, k = sch.get_loops(block)
+    io, ii = sch.split(i, [None, 4])
+    jo, ji = sch.split(j, [None, 8])
+    sch.reorder(io, jo, k, ii, ji)
+    sch.vectorize(ji)
+    sch.decompose_reduction(block, k)
+    sch.reverse_compute_at(copy, jo)
+    sch.vectorize(sch.get_loops(copy)[-1])
+    sch.parallel(io)
+    holds(sch, text)

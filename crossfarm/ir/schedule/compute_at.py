@@ -27,7 +27,7 @@ from crossfarm.ir.schedule.covering import (
     holds_box,
     run_instances,
 )
-from crossfarm.ir.schedule.dependencies import is_output_block
+from crossfarm.ir.schedule.dependencies import is_output_block, scope_blocks
 from crossfarm.ir.schedule.inline import compute_inline
 from crossfarm.ir.schedule.spans import Span, join, meet, relax
 from crossfarm.ir.schedule.stages import Stage, reduce_loops, scope_blocks_in
@@ -100,6 +100,11 @@ def reverse_compute_at(
     inside = [p for p in move.producers if p in move.under]
     if not inside:
         move.refuse(f"none of its producers is under the loop {move.loop.var.name}")
+    siblings = scope_blocks(func, move.scope)
+    begin = min(siblings.index(b) for b in move.under)
+    late = next((p for p in move.producers if p not in move.under and siblings.index(p) > begin), None)
+    if late is not None:
+        move.refuse(f"its producer {late.block.name} runs after the loop {move.loop.var.name}")
     without, target = move.without()
     produced = {p: _Produced(move, p) for p in sharing}
     reads = boxes(move.realize.block, move.analyzer)
