@@ -262,3 +262,18 @@ def test_a_tile_goes_back_after_its_start_was_taken_apart() -> None:
     sch.vectorize(sch.get_loops(copy)[-1])
     sch.parallel(io)
     holds(sch, text)
+
+
+@pytest.mark.parametrize("factor", [3, 8])
+def test_fused_loops_split_unevenly_still_say_what_runs(factor: int) -> None:
+    text = pointwise(5, 13)
+    sch = schedule(text)
+    sch.split(sch.fuse(*sch.get_loops(sch.get_block("B"))), [None, factor])
+    row = sch.get_loops(sch.get_block("C"))[0]
+    sch.compute_at(sch.get_block("B"), row)
+    assert extents(sch, "B") == ["5", "13"]
+    holds(sch, text)
+    sch = schedule(text)
+    sch.split(sch.fuse(*sch.get_loops(sch.get_block("B"))), [None, factor])
+    sch.compute_inline(sch.get_block("B"))
+    holds(sch, text)

@@ -324,6 +324,12 @@ def _of_axes(conjunct: Expr, realize: BlockRealize, loops: set[Var]) -> Expr | N
         return direct
     if not (isinstance(conjunct, Binary) and conjunct.op in COMPARISONS and dt.is_int(conjunct.a.dtype)):
         return None
+    for axis, value in axes:
+        if conjunct.op == "lt" and isinstance(value, Binary) and value.op == "floordiv":
+            tiles = floordiv(tidy(conjunct.b), value.b)
+            whole = key(tidy(ops.mul(tiles, value.b))) == key(tidy(conjunct.b))
+            if whole and key(tidy(conjunct.a)) == key(tidy(value.a)):  # x < c * n is x // c < n
+                return ops.compare("lt", axis.var, tiles)
     difference = ops.sub(conjunct.a, conjunct.b)
     for axis, value in axes:
         for sign in (1, -1):

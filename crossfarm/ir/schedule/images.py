@@ -133,7 +133,18 @@ def _covers(axis: IterVar, value: Expr, extents: Mapping[Var, Expr], up_to: int 
     reach, wanted = form.terms[0].scale * form.terms[0].digit.extent, Size.of(count)
     if reach == wanted or _rounded_up(form.terms[0], count):
         return True
-    return not wanted.symbols and not reach.symbols and reach.factor >= wanted.factor
+    number = _number(reach)
+    return number is not None and not wanted.symbols and number >= wanted.factor
+
+
+def _number(size: Size) -> int | None:
+    """The value of a size without symbols; a quotient rounded up counts as one where it is of such."""
+    if not size.symbols:
+        return size.factor
+    match size.symbols:
+        case (("ceil", Size(total, ()), Size(by, ())),):
+            return size.factor * -(-total // by)
+    return None
 
 
 def _is_gapless(form: Form) -> bool:
