@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from compiler_service.passes.base import Pass
 from compiler_service.passes.check_regions import CheckRegions
 from compiler_service.passes.compact_parameters import CompactParameters
+from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
@@ -39,6 +40,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         LowerBlocks(),
         Simplify(),
         HoistFirstIteration(),
+        HoistConditions(),
         LocalizeBuffers(),
         UnrollLoops(),
         VectorizeLoops(),

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 from compiler_service.schedules.base import Choice, Refusal, Rule, Site
 from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.matmul import Matmul
 from crossfarm.errors import BuildFailed, ScheduleError
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.stmt import BlockRealize, For
 from crossfarm.ir.visitor import walk
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from crossfarm.target import Target
 
 #: Every rule of CPU targets; a block goes to the first that fits.
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = (Matmul(),)
 #: Values of the build option besides the name of a rule: rules choose, or every loop runs as it is written.
 DEFAULT, NONE = "default", "none"
 
@@ -100,8 +102,6 @@ class _Function:
         self.by_hand = scheduled_by_hand(func)
         self.changed = False
         if not self.by_hand:
-            from crossfarm.ir.schedule.schedule import Schedule  # only where there is something to schedule
-
             self.schedule = Schedule(IRModule({name: func}))
 
     def schedule_with(self, rules: tuple[Rule, ...]) -> list[Choice]:

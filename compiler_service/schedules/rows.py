@@ -1,0 +1,181 @@
+"""Rule for reductions along the last axis, and for chains of them and of maps over the same rows.
+
+Softmax is two reductions and two maps of each row, layer norm two of each: run block by block, each reads and writes
+the whole tensor. Here all run for one row before the next, so that between them the row is in the cache; rows are
+shared among threads. Along a row, maps run in vectors, and a reduction keeps a vector of partial results, which are
+reduced when the row is through.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from compiler_service.schedules.base import Fit, Refusal, Site
+from compiler_service.schedules.nests import Nest, nest_of, same_extent, temporaries
+from compiler_service.schedules.vectors import parallelize, reduce_in_lanes, reduction_lanes, vectorize_map
+from crossfarm.ir.expr import Var
+
+if TYPE_CHECKING:
+    from crossfarm.ir.buffer import Buffer
+    from crossfarm.ir.schedule.references import BlockRef, LoopRef
+
+#: Maps with at most so much work are computed again for each use rather than stored.
+_CHEAP_WORK = 4
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All that is computed of a row, row by row."""
+
+    name: ClassVar[str] = "rows"
+
+    def match(self, site: Site) -> Fit | Refusal:
+        group = _group(site)
+        if isinstance(group, str):
+            return Refusal(group)
+        depth = len(_first_reduction(group).spatial)
+        reductions = sum(1 for n in group if n.reduced)
+        what = f"{reductions} reduction{'s' if reductions > 1 else ''} along the last axis"
+        if len(group) > 1:
+            what += f", {len(group)} blocks fused at their {depth} common row axes"
+        return Fit(tuple(n.name for n in group), f"{what}; vectors along the row, rows over threads")
+
+    def apply(self, site: Site, fit: Fit) -> None:
+        sch, cpu = site.schedule, site.cpu
+        group = [_nest(site, name) for name in fit.blocks]
+        depth = len(_first_reduction(group).spatial)
+        group = _inline_cheap(site, group)
+        anchor = group[-1]
+        block = sch.get_block(anchor.name, site.function)
+        rows, _ = _ordered(site, anchor, depth)
+        for nest in reversed(group[:-1]):
+            sch.compute_at(sch.get_block(nest.name, site.function), rows[-1])
+        row_work = sum(n.instances(n.block.iter_vars[depth:]) * n.work for n in group)
+        for nest in group:
+            block = sch.get_block(nest.name, site.function)
+            inner = sch.get_loops(block)[depth:]
+            along = _along(nest, depth)
+            if not inner or len(inner) != len(along):
+                continue
+            if nest.reduced:
+                lanes = reduction_lanes(cpu, nest.dtype, along[-1].dom.extent)
+                if lanes > 1 and len(nest.stores) == 1:
+                    reduce_in_lanes(sch, block, inner[-1], lanes, len(nest.stores[0].buffer.shape))
+            else:
+                vectorize_map(sch, block, inner[-1], along[-1].dom.extent, cpu.lanes(nest.dtype))
+        if rows:
+            extents = tuple(axis.dom.extent for axis in anchor.spatial[:depth])
+            parallelize(sch, cpu, rows, extents, row_work)
+
+
+def _group(site: Site) -> list[Nest] | str:
+    """The blocks from the site's on that work on the same rows, at least one of them a reduction along a row."""
+    order = list(site.open_blocks)
+    nests: list[Nest] = []
+    for name in order[order.index(site.block) :]:
+        nest = nest_of(site.func, name)
+        if isinstance(nest, str):
+            if not nests:
+                return nest
+            break
+        nests.append(nest)
+    first = next((n for n in nests if n.reduced), None)
+    if first is None:
+        return "neither it nor a block after it is a reduction"
+    depth = len(first.spatial)
+    if depth == 0:
+        return "it reduces everything to one element"
+    if not _reduces_along_rows(first):
+        return "what it reads last is not along its reduced axis"
+    longest: list[Nest] = []
+    for count in range(nests.index(first) + 1, len(nests) + 1):
+        candidate = nests[:count]
+        if not _fits_rows(candidate[-1], first, depth, candidate[:-1]):
+            break
+        if _is_closed(site, candidate):
+            longest = candidate
+    if not longest or not all(_fits_rows(n, first, depth, ()) for n in longest):
+        return "its results are needed beside the rows"
+    return longest
+
+
+def _first_reduction(group: Sequence[Nest]) -> Nest:
+    return next(n for n in group if n.reduced)
+
+
+def _reduces_along_rows(nest: Nest) -> bool:
+    """Whether the elements that follow one another are along the innermost reduced axis, in all that is read."""
+    last = nest.reduced[-1].var
+    steps = [load.step(last) for load in nest.loads]
+    return 1 in steps and all(s in (0, 1) for s in steps)
+
+
+def _fits_rows(nest: Nest, first: Nest, depth: int, before: Sequence[Nest]) -> bool:
+    """Whether its first axes are the rows, and it exchanges only whole rows with the blocks before it."""
+    axes = nest.block.iter_vars[:depth]
+    if len(axes) < depth or any(a.kind != "spatial" for a in axes):
+        return False
+    if not all(same_extent(a.dom.extent, b.dom.extent) for a, b in zip(axes, first.spatial)):
+        return False
+    if nest.reduced and (len(nest.spatial) != depth or not _reduces_along_rows(nest)):
+        return False
+    row = tuple(a.var for a in axes)
+    made = {s.buffer for n in before for s in n.stores}
+    shared = [a for a in nest.loads if a.buffer in made]
+    if before and not shared:
+        return False
+    return all(_is_row(a.indices, row) for a in (*nest.stores, *shared))
+
+
+def _is_row(indices: Sequence[object], row: tuple[Var, ...]) -> bool:
+    return len(indices) >= len(row) and all(i is v for i, v in zip(indices, row))
+
+
+def _is_closed(site: Site, group: Sequence[Nest]) -> bool:
+    """Whether what all but the last block store is needed nowhere else."""
+    inside = {n.name for n in group}
+    own = temporaries(site.func)
+    for nest in group[:-1]:
+        if any(s.buffer not in own for s in nest.stores):
+            return False
+        consumers = site.schedule.get_consumers(site.schedule.get_block(nest.name, site.function))
+        if any(c.name not in inside for c in consumers):
+            return False
+    return True
+
+
+def _inline_cheap(site: Site, group: list[Nest]) -> list[Nest]:
+    """Without the maps that cost less to compute again than to store."""
+    kept = []
+    for nest in group:
+        uses = sum(1 for n in group for load in n.loads if load.buffer is nest.stores[0].buffer)
+        if nest.reduced or nest is group[-1] or len(nest.stores) > 1 or (uses > 1 and nest.work > _CHEAP_WORK):
+            kept.append(nest.name)
+        else:
+            site.schedule.compute_inline(site.schedule.get_block(nest.name, site.function))
+    return [_nest(site, name) for name in kept]
+
+
+def _ordered(site: Site, nest: Nest, depth: int) -> tuple[tuple[LoopRef, ...], tuple[LoopRef, ...]]:
+    """The loops over rows and those along them, put in that order."""
+    sch = site.schedule
+    loops: tuple[LoopRef, ...] = sch.get_loops(sch.get_block(nest.name, site.function))
+    by_var = {ref.var: ref for ref in loops}
+    wanted = [by_var[loop.var] for loop in nest.loops]
+    if list(loops) != wanted:
+        sch.reorder(*wanted)
+    return tuple(wanted[:depth]), tuple(wanted[depth:])
+
+
+def _along(nest: Nest, depth: int) -> tuple[object, ...]:
+    return nest.block.iter_vars[depth:]
+
+
+def _nest(site: Site, name: str) -> Nest:
+    nest = nest_of(site.func, name)
+    assert isinstance(nest, Nest), nest
+    return nest
+
+

@@ -1,0 +1,104 @@
+"""The steps that rules about loops over tensors share: vectors along an axis, threads along rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.nests import UNKNOWN_EXTENT, Nest
+from crossfarm.ir.arith import const_int
+
+if TYPE_CHECKING:
+    from crossfarm.ir.expr import Expr
+    from crossfarm.ir.schedule.references import BlockRef, LoopRef
+    from crossfarm.ir.schedule.schedule import Schedule
+
+#: Simple operations that take a thread about as long as it takes to wake the others.
+PARALLEL_WORK = 1 << 16
+#: Longest vector that the pipeline makes of one loop.
+_MOST_LANES = 64
+
+
+def vectorize_map(sch: Schedule, block: BlockRef, loop: LoopRef, extent: Expr, lanes: int) -> None:
+    """Vectors of ``lanes`` along an innermost loop whose iterations are independent.
+
+    An extent that is no multiple stays a plain loop: LLVM vectorizes it, with the rest of fewer lanes after it.
+    """
+    count = const_int(extent)
+    if count is None or lanes < 2:
+        return
+    if count % lanes == 0:
+        if count > lanes:
+            _, loop = sch.split(loop, [None, lanes])
+        sch.vectorize(loop)
+    elif count < lanes and count in (2, 4, 8, 16, 32):
+        sch.vectorize(loop)
+
+
+def reduction_lanes(cpu: Cpu, dtype: str, extent: Expr) -> int:
+    """How many partial results a reduction along an innermost axis keeps; 1 where it is too short to have several.
+
+    Up to four vectors: each waits for its own last addition only. They are few enough to be added up at the end in
+    less than a tenth of the time.
+    """
+    lanes = cpu.lanes(dtype)
+    count = const_int(extent)
+    if lanes < 2 or (count is not None and count < 2 * lanes):
+        return 1
+    total = lanes
+    while total * 2 <= min(4 * lanes, _MOST_LANES) and (UNKNOWN_EXTENT * 4 if count is None else count) >= 32 * total:
+        total *= 2
+    return total
+
+
+def reduce_in_lanes(sch: Schedule, block: BlockRef, loop: LoopRef, lanes: int, rank: int) -> tuple[BlockRef, BlockRef]:
+    """Splits a reduction along ``loop`` into ``lanes`` partial ones, side by side in vectors, and their reduction.
+
+    Args:
+        rank: dimensions of what the block stores.
+
+    Returns:
+        the block that starts the partial results, and the one that adds to them.
+    """
+    steps, lane = sch.split(loop, [None, lanes])
+    partial = sch.rfactor(lane, rank)
+    loops = sch.get_loops(partial)
+    inner = loops[-1]
+    start = sch.decompose_reduction(partial, loops[-2])
+    sch.vectorize(inner)
+    sch.vectorize(sch.get_loops(start)[-1])
+    del steps
+    return start, partial
+
+
+def is_worth_threads(cpu: Cpu, work: int) -> bool:
+    """Whether that many simple operations are worth waking other threads for."""
+    return cpu.threads != 1 and work >= 2 * PARALLEL_WORK
+
+
+def total_work(nests: tuple[Nest, ...]) -> int:
+    """Simple operations of all instances of all blocks."""
+    return sum(n.instances() * n.work for n in nests)
+
+
+def parallelize(sch: Schedule, cpu: Cpu, rows: tuple[LoopRef, ...], extents: tuple[Expr, ...], row_work: int) -> None:
+    """Shares the iterations of adjacent outer loops among threads, where there is enough for them to do.
+
+    Where sizes are known only at the call, iterations are handed out in groups that are worth a thread each: few of
+    them are one group, which runs without waking anybody.
+    """
+    counts = [const_int(e) for e in extents]
+    known = [c for c in counts if c is not None]
+    if len(known) == len(counts):
+        total = 1
+        for c in known:
+            total *= c
+        if total < 2 or not is_worth_threads(cpu, total * row_work):
+            return
+        sch.parallel(rows[0] if len(rows) == 1 else sch.fuse(*rows))
+        return
+    loop = rows[0] if len(rows) == 1 else sch.fuse(*rows)
+    group = -(-PARALLEL_WORK // max(row_work, 1))
+    if group > 1:
+        loop, _ = sch.split(loop, [None, group])
+    sch.parallel(loop)
