@@ -277,3 +277,17 @@ def test_fused_loops_split_unevenly_still_say_what_runs(factor: int) -> None:
     sch.split(sch.fuse(*sch.get_loops(sch.get_block("B"))), [None, factor])
     sch.compute_inline(sch.get_block("B"))
     holds(sch, text)
+
+
+def test_tiles_may_be_larger_than_what_they_tile() -> None:
+    text = matmul(3, 5, 2)
+    sch = schedule(text)
+    block = sch.get_block("C")
+    copy = sch.cache_write(block, 0, "local")
+    i, j, k = sch.get_loops(block)
+    io, ii = sch.split(i, [None, 4])
+    jo, ji = sch.split(j, [None, 8])
+    ko, ki = sch.split(k, [None, 4])
+    sch.reorder(io, jo, ko, ki, ii, ji)
+    sch.reverse_compute_at(copy, jo)
+    holds(sch, text)

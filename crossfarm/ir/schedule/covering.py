@@ -295,8 +295,11 @@ def axis_conditions(realize: BlockRealize, loops: Sequence[For], analyzer: Analy
         loops: around the block in its scope.
     """
     result: list[Expr] = []
+    once: dict[Var, Expr] = {loop.var: loop.min for loop in loops if const_int(loop.extent) == 1}
+    values = tuple(substitute(value, once) for value in realize.iter_values)
+    axes = list(zip(realize.block.iter_vars, values))
     for conjunct in conjuncts(realize.predicate):
-        written = _of_axes(conjunct, realize, {loop.var for loop in loops})
+        written = _of_axes(substitute(conjunct, once), axes, {loop.var for loop in loops})
         if written is None:
             return None
         with analyzer.scope():
@@ -314,10 +317,9 @@ def conjuncts(condition: Expr) -> tuple[Expr, ...]:
     return () if const_int(condition) == 1 else (condition,)
 
 
-def _of_axes(conjunct: Expr, realize: BlockRealize, loops: set[Var]) -> Expr | None:
+def _of_axes(conjunct: Expr, axes: Sequence[tuple[IterVar, Expr]], loops: set[Var]) -> Expr | None:
     if not any(n in loops for n in walk(conjunct)):
         return conjunct
-    axes = list(zip(realize.block.iter_vars, realize.iter_values))
     bare: dict[Var, Expr] = {v: ops.cast(a.var, v.dtype) for a, v in axes if isinstance(v, Var)}
     direct = substitute(conjunct, bare)
     if not any(n in loops for n in walk(direct)):
@@ -327,8 +329,8 @@ def _of_axes(conjunct: Expr, realize: BlockRealize, loops: set[Var]) -> Expr | N
     for axis, value in axes:
         if conjunct.op == "lt" and isinstance(value, Binary) and value.op == "floordiv":
             tiles = floordiv(tidy(conjunct.b), value.b)
-            whole = key(tidy(ops.mul(tiles, value.b))) == key(tidy(conjunct.b))
-            if whole and key(tidy(conjunct.a)) == key(tidy(value.a)):  # x < c * n is x // c < n
+            divides = key(tidy(ops.mul(tiles, value.b))) == key(tidy(conjunct.b))
+            if divides and key(tidy(conjunct.a)) == key(tidy(value.a)):  # x < c * n is x // c < n
                 return ops.compare("lt", axis.var, tiles)
     difference = ops.sub(conjunct.a, conjunct.b)
     for axis, value in axes:

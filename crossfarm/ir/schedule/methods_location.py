@@ -74,7 +74,8 @@ class LocationMethods(ScheduleBase):
 
         The partial results are a new buffer, with the loop's extent as an additional dimension at ``factor_axis``
         (negative counts from the end). Sums, products, minima, maxima, bitwise and logical reductions, argmax and
-        argmin with ties broken by index. Float sums and products round differently than before.
+        argmin with ties broken by index. Float sums and products round differently than before; a reduction over no
+        element at all leaves an unspecified value.
 
         Raises:
             ScheduleError: the loop does not run a reduction of one of these kinds, or is around other blocks too.

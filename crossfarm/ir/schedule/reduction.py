@@ -78,7 +78,8 @@ def rfactor(func: PrimFunc, loop: Var, factor_axis: int) -> tuple[PrimFunc, str]
 
     A new block before the given one writes partial results, in a buffer that has the loop's extent as an additional
     dimension at ``factor_axis`` (negative counts from the end); the given block reduces those. Float sums and products
-    round differently than before, which is what was asked for.
+    round differently than before, which is what was asked for. A reduction over no element at all (a symbolic size of
+    0) never starts, before and after; its target, which before was left as it was, then has an unspecified value.
 
     Returns the function and the new block's name.
     """
