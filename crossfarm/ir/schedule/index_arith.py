@@ -134,7 +134,7 @@ def why_not_onto(
         for term in reversed(form.terms):
             if term.scale != reach:
                 return "it leaves gaps"
-            if _is_rounded(term.digit.extent):
+            if is_rounded(term.digit.extent):
                 return "its last iterations are not full"
             reach = reach * term.digit.extent
         wanted = forms.size(r.extent)
@@ -244,7 +244,8 @@ def _divided_by(atom: Expr) -> int | None:
     return None
 
 
-def _is_rounded(extent: Size) -> bool:
+def is_rounded(extent: Size) -> bool:
+    """True for the count of a quotient that was rounded up."""
     return any(isinstance(s, tuple) and len(s) > 0 and s[0] == "ceil" for s in extent.symbols)
 
 

@@ -11,14 +11,14 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Analyzer, const_int, structural_key
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import BufferLoad, Expr, Var
+from crossfarm.ir.expr import Binary, BufferLoad, Expr, Var
 from crossfarm.ir.ops import Operand, as_expr
 from crossfarm.ir.regions import infer_accesses, simplify
 from crossfarm.ir.schedule.index_arith import fold, proves
-from crossfarm.ir.schedule.iter_map import ONE, Digit, Form, IterMap, NotAffine, Size
+from crossfarm.ir.schedule.iter_map import ONE, Digit, Form, IterMap, NotAffine, Size, is_smaller
 from crossfarm.ir.stmt import Evaluate, For, Stmt
 from crossfarm.ir.te.value import Value
-from crossfarm.ir.visitor import substitute, walk
+from crossfarm.ir.visitor import Mutator, substitute, walk
 
 #: What users may give: ``lambda i, j: [i // 4, j, i % 4]``, or a map.
 IndexMapLike = Union["IndexMap", Callable[..., Sequence[Value | Operand]]]
@@ -62,15 +62,16 @@ class IndexMap:
         return tuple(fold(substitute(output, given), analyzer or Analyzer()) for output in self.outputs)
 
     def shape(self, shape: Sequence[Expr], analyzer: Analyzer | None = None) -> tuple[Expr, ...]:
-        """The least shape that holds where all elements of ``shape`` go.
+        """The shape that holds where all elements of ``shape`` go; an index ``% c`` has ``c`` values, used or not.
 
         Raises:
             InvalidModule: an output is negative for some element, or how large it gets cannot be told.
         """
         known = analyzer or Analyzer()
         target = Buffer("target", tuple(ops.const(-1, e.dtype) for e in self.outputs))
-        nest: Stmt = Evaluate(BufferLoad(target, self.outputs))
-        for var, extent in reversed(list(zip(self.inputs, shape))):
+        digits = _Remainders()
+        nest: Stmt = Evaluate(BufferLoad(target, tuple(digits.mutate(e) for e in self.outputs)))
+        for var, extent in reversed([*zip(self.inputs, shape), *digits.found]):
             nest = For(var, ops.const(0, var.dtype), ops.cast(extent, var.dtype), nest)
         result = []
         for r in infer_accesses(nest).reads[0].region:
@@ -122,6 +123,7 @@ class _Inverter:
         self.analyzer = analyzer
         self.conditions: list[Expr] = []
         self.sources: dict[object, list[tuple[Digit, Expr]]] = {}
+        self.digits: list[tuple[Digit, Expr]] = []
 
     def inverse(self) -> Inverse:
         problem = self.forms.injective(self.forward.outputs)
@@ -135,11 +137,18 @@ class _Inverter:
             for var, output in zip(outputs, self.forward.outputs):
                 self._read_digits(var, self._form(output))
             values = self._values()
+            for digit, value in self.digits:
+                # a source's last digit is compared as a part of the source
+                if any(d.source == digit.source and is_smaller(digit.lower, d.lower) for d, _ in self.digits):
+                    inside = ops.compare("lt", value, self._size(digit.extent, value.dtype))
+                    if not proves(fold(inside, self.analyzer), self.analyzer):
+                        self.conditions.append(inside)
             for var, value in zip(self.forward.inputs, values):
                 inside = ops.compare("lt", value, self.extents[var])
                 if not proves(inside, self.analyzer):
                     self.conditions.append(inside)
-            distinct = list({structural_key(c): c for c in self.conditions}.values())
+            folded = [fold(c, self.analyzer) for c in self.conditions]
+            distinct = list({structural_key(c): c for c in folded if const_int(c) != 1}.values())
             valid = ops.logical_and(*distinct) if distinct else None
         return Inverse(IndexMap(outputs, values), valid)
 
@@ -154,6 +163,9 @@ class _Inverter:
         if form.constant:
             self.conditions.append(ops.compare("ge", var, form.constant))
         terms = form.terms
+        only = ops.compare("eq", offset, 0)
+        if not terms and not proves(only, self.analyzer):
+            self.conditions.append(only)
         for position, term in enumerate(terms):
             value = offset
             if term.scale != ONE:
@@ -163,9 +175,7 @@ class _Inverter:
                 if above is None:
                     raise InvalidModule(f"{self.forward} has no inverse that is known: its strides do not divide")
                 value = ops.floormod(value, self._size(above, var.dtype))
-                if above != term.digit.extent:
-                    limit = self._size(term.digit.extent, var.dtype)
-                    self.conditions.append(ops.compare("lt", value, limit))
+            self.digits.append((term.digit, value))
             if position == len(terms) - 1 and term.scale != ONE:
                 rest = ops.floormod(offset, self._size(term.scale, var.dtype))
                 self.conditions.append(ops.compare("eq", rest, 0))
@@ -184,7 +194,8 @@ class _Inverter:
                 for key, found in self.sources.items():
                     start = before.get(key, 0)
                     found[start:] = [(d, substitute(e, {total: whole})) for d, e in found[start:]]
-                self.conditions[:] = [substitute(c, {total: whole}) for c in self.conditions]
+                self.conditions = [substitute(c, {total: whole}) for c in self.conditions]
+                self.digits = [(d, substitute(e, {total: whole})) for d, e in self.digits]
         return tuple(
             fold(self._sum(self.sources.get(var, []), var.dtype), self.analyzer) for var in self.forward.inputs
         )
@@ -203,10 +214,24 @@ class _Inverter:
         return simplify(total)
 
     def _symbol(self, symbol: object, dtype: str) -> Expr:
-        found = next((n for e in (*self.extents.values(), *self.forward.outputs) for n in walk(e) if n is symbol), None)
-        if not isinstance(found, Expr):
+        parts = (n for e in (*self.extents.values(), *self.forward.outputs) for n in walk(e) if isinstance(n, Expr))
+        found = next((n for n in parts if structural_key(n) == symbol), None)
+        if found is None:
             raise InvalidModule(f"{self.forward} has no inverse that is known: a size is not constant")
         return ops.cast(found, dtype)
+
+
+class _Remainders(Mutator):
+    """Makes each remainder by a constant a variable of its own, so that all its values count."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[Var, Expr]] = []
+
+    def mutate_Binary(self, node: Binary) -> Expr:
+        if node.op != "floormod" or (const_int(node.b) or 0) <= 0:
+            return self.mutate_children(node)
+        self.found.append((Var("r", node.dtype), node.b))
+        return self.found[-1][0]
 
 
 def _check_count(have: int, want: int) -> None:
