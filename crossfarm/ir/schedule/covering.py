@@ -17,6 +17,7 @@ from crossfarm.ir.buffer import Buffer, BufferRegion
 from crossfarm.ir.expr import COMPARISONS, Binary, BufferLoad, Expr, IntImm, Let, Ramp, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import key
+from crossfarm.ir.schedule.index_arith import proves
 from crossfarm.ir.schedule.spans import Span, floordiv, join, meet, relax, tidy
 from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IterVar, LetStmt, Stmt
 from crossfarm.ir.visitor import Visitor, substitute, walk
@@ -275,8 +276,8 @@ def _clipped(axis: IterVar, span: Span | None, analyzer: Analyzer) -> tuple[Span
 
 def _holds(outer: Span, inner: Span, analyzer: Analyzer) -> bool:
     """True when ``inner`` certainly lies in ``outer``."""
-    return analyzer.prove(ops.compare("le", outer.low, inner.low)) and analyzer.prove(
-        ops.compare("le", inner.high, outer.high)
+    return proves(ops.compare("le", outer.low, inner.low), analyzer) and proves(
+        ops.compare("le", inner.high, outer.high), analyzer
     )
 
 
