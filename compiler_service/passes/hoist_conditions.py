@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 from compiler_service.passes.access_boxes import defined_in, is_fixed
 from compiler_service.passes.base import map_functions
 from crossfarm.ir.arith import may_fail, structural_key
-from crossfarm.ir.expr import Binary, Expr
+from crossfarm.ir.expr import Binary, Expr, IntImm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.stmt import For, IfThenElse, SeqStmt, Stmt
@@ -41,14 +41,19 @@ def conjuncts(condition: Expr) -> list[Expr]:
     return [condition]
 
 
-def under(conditions: Sequence[Expr], body: Stmt) -> Stmt:
-    """``body`` where all of ``conditions`` hold."""
+def all_of(conditions: Sequence[Expr]) -> Expr:
+    """Their conjunction; of none: true."""
     if not conditions:
-        return body
+        return IntImm(1, "bool")
     whole = conditions[0]
     for condition in conditions[1:]:
         whole = Binary("and", whole, condition)
-    return IfThenElse(whole, body)
+    return whole
+
+
+def under(conditions: Sequence[Expr], body: Stmt) -> Stmt:
+    """``body`` where all of ``conditions`` hold."""
+    return IfThenElse(all_of(conditions), body) if conditions else body
 
 
 def _hoist(func: PrimFunc) -> PrimFunc:

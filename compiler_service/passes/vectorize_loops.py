@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
 from compiler_service.passes.copies import fresh_copy
+from compiler_service.passes.hoist_conditions import all_of
+from compiler_service.passes.lane_guards import LaneGuards
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import affine, const_int, fold_int, may_fail, structural_key
 from crossfarm.ir.buffer import Buffer
@@ -27,7 +29,8 @@ class VectorizeLoops:
 
     ``vectorized`` is a wish, never a change of meaning: statements are vectorized only where lanes touch different
     elements of what is written, so that running each statement for all lanes gives what running the lanes in order
-    does. A condition on the lane, an extern call, or an allocation makes that statement serial.
+    does. An extern call or an allocation makes that statement serial. A statement under a condition on the lane, as the
+    last part of a split that does not divide, runs as a vector where all lanes meet it, and else lane by lane.
 
     Args:
         max_lanes: a longer loop, or one whose extent is no constant, stays a loop for LLVM to vectorize.
@@ -89,7 +92,21 @@ class _Lanes:
         except _Scalarize:
             copy = fresh_copy(node, {})
             var = Var(self.loop.var.name, self.loop.var.dtype)
-            return For(var, self.loop.min, self.loop.extent, fresh_copy(copy, {self.loop.var: var}))
+            one_by_one = For(var, self.loop.min, self.loop.extent, fresh_copy(copy, {self.loop.var: var}))
+            return self._where_all_lanes_run(node, one_by_one)
+
+    def _where_all_lanes_run(self, node: Stmt, otherwise: Stmt) -> Stmt:
+        """The vector form where the conditions on the lane hold in every one; ``otherwise`` elsewhere, as in tails."""
+        if not isinstance(node, (BufferStore, IfThenElse)):
+            return otherwise
+        guards = LaneGuards(self.loop.var, IntImm(self.lanes - 1, self.loop.var.dtype), self.loop.min)
+        unguarded = guards.mutate(node)
+        if not guards.tests:
+            return otherwise
+        try:
+            return IfThenElse(all_of(guards.tests), self._vector(unguarded), otherwise)
+        except _Scalarize:
+            return otherwise
 
     def _vector(self, node: Stmt) -> Stmt:
         if isinstance(node, SeqStmt):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 
+import numpy as np
 import pytest
 
 from compiler_service.passes.base import Pass
@@ -16,6 +17,7 @@ from compiler_service.passes.unroll_loops import UnrollLoops
 from compiler_service.passes.vectorize_loops import VectorizeLoops
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
+from crossfarm.ir.interpreter import run
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.structural import explain_difference
 from crossfarm.ir.verify import verify
@@ -232,8 +234,8 @@ def test_a_vectorized_loop_becomes_vector_statements(before: str, after: str) ->
 @pytest.mark.parametrize(
     "body",
     [
-        "if v < i:\n    B[v] = A[v]",
-        "B[v] = T.if_then_else(v < i, A[v], T.float32(0))",
+        "if v == i:\n    B[v] = A[v]",
+        "B[v] = T.if_then_else(A[v] > T.float32(0), A[v + 1], T.float32(0))",
         "B[0] = B[0] + A[v]",
         "B[v + 1] = B[v] + A[v]",
         "B[v // 2] = B[v // 2] + A[v]",
@@ -243,6 +245,36 @@ def test_what_has_no_vector_form_runs_lane_by_lane(body: str) -> None:
     outer, indented = "for i in range(8):\n", textwrap.indent(body, " " * 8)
     before = lowered(outer + "    for v in T.vectorized(8):\n" + indented)
     check(VectorizeLoops(), before, function(outer + "    for v in range(8):\n" + indented))
+
+
+@pytest.mark.parametrize(
+    ("guarded", "in_all_lanes", "vector"),
+    [
+        ("if i * 8 + v < 60:\n    B[v] = A[v]", "i * 8 + 7 < 60", "A[T.Ramp(0, 1, 8)]"),
+        ("if i < 5 and i * 8 - v >= 0:\n    B[v] = A[v]", "i * 8 - 7 >= 0", "A[T.Ramp(0, 1, 8)]"),
+        (
+            "B[v] = T.if_then_else(3 <= v + i, A[v], T.float32(0))",
+            "3 <= 0 + i",
+            "A[T.Ramp(0, 1, 8)]",
+        ),
+    ],
+)
+def test_what_is_under_a_condition_on_the_lane_is_a_vector_where_all_lanes_meet_it(
+    guarded: str, in_all_lanes: str, vector: str
+) -> None:
+    before = lowered("for i in range(8):\n    for v in T.vectorized(8):\n" + textwrap.indent(guarded, " " * 8))
+    result = VectorizeLoops().apply(before, Target("llvm"))
+    verify(result)
+    text = result.script()
+    assert f"if {in_all_lanes}:" in text
+    assert f"B[T.Ramp(0, 1, 8)] = {vector}" in text
+    assert "for v in range(8):" in text.split("else:")[1]
+    source = np.arange(64, dtype="float32")
+    outputs = []
+    for module in (before, result):
+        outputs.append(np.zeros(64, "float32"))
+        run(module, "f", [source, outputs[-1]])
+    np.testing.assert_array_equal(*outputs)
 
 
 def test_symbolic_strides_of_a_parameter_are_those_of_a_compact_tensor() -> None:
