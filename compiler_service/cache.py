@@ -17,11 +17,12 @@ from pathlib import Path
 
 import crossfarm
 from compiler_service.linker import linker_version
+from compiler_service.runtime import zig_version
 from crossfarm.artifact.files import write_atomically
 from crossfarm.artifact.store import LocalStore, check_digest
 from crossfarm.compat import envelope
 from crossfarm.compat.versions import ARTIFACT_VERSION, IR_READABLE, NATIVE_ABI
-from crossfarm.errors import InvalidArtifact, InvalidModule, NotFound
+from crossfarm.errors import BuildFailed, InvalidArtifact, InvalidModule, NotFound
 from crossfarm.target import Target
 from crossfarm.wire.v1.compiler_pb2 import BuildOptions
 
@@ -64,14 +65,23 @@ def toolchain_identity() -> dict[str, str]:
     its release does not)."""
     roots = [Path(__file__).parent, *(Path(crossfarm.__file__).parent / name for name in ("ir", "target", "artifact"))]
     code = hashlib.sha256()
-    for path in sorted(path for root in roots for path in root.rglob("*.py")):
+    for path in sorted(path for root in roots for path in root.rglob("*.*") if path.suffix in (".py", ".c", ".h")):
         code.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return {
         "crossfarm": crossfarm.__version__,
         "code": code.hexdigest(),
         "llvmlite": metadata.version("llvmlite"),
         "linker": linker_version(),
+        "zig": _zig_version(),
     }
+
+
+def _zig_version() -> str:
+    """Of the compiler that makes the runtime of parallel loops; without one only modules with such loops fail."""
+    try:
+        return zig_version()
+    except BuildFailed:
+        return ""
 
 
 class BuildCache:

@@ -113,9 +113,9 @@ def _limit_memory(more: int) -> None:
 
 
 def _small_module() -> IRModule:
-    """A function that copies eight numbers: building it loads and warms every part of the compiler."""
+    """A function that copies eight numbers in parallel: building it loads and warms every part of the compiler."""
     a, b, i = Buffer("A", (IntImm(8),)), Buffer("B", (IntImm(8),)), Var("i")
-    body = For(i, IntImm(0), IntImm(8), BufferStore(b, BufferLoad(a, (i,)), (i,)))
+    body = For(i, IntImm(0), IntImm(8), BufferStore(b, BufferLoad(a, (i,)), (i,)), kind="parallel")
     return IRModule({"main": PrimFunc((a, b), body)}, name="warm-up")
 
 

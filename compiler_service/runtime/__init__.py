@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import tempfile
 from functools import cache
@@ -29,9 +30,9 @@ ZIG_TARGETS = {
     ("arm", "android"): "arm-linux-musleabi",
     ("x86_64", "windows"): "x86_64-windows-gnu",
 }
-_FLAGS = (
+FLAGS = (
     "-std=c11", "-O2", "-g0", "-fPIC", "-fvisibility=hidden", "-ffunction-sections", "-fno-sanitize=all",
-    "-fno-stack-protector", "-fno-exceptions", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
+    "-fno-builtin", "-fno-stack-protector", "-fno-exceptions", "-fno-unwind-tables", "-fno-asynchronous-unwind-tables",
 )  # fmt: skip
 _FOLDER = Path(__file__).parent
 
@@ -61,16 +62,34 @@ def runtime_object(arch: str, system: str) -> bytes:
 
 
 @cache
+def zig() -> str:
+    """The path of zig: the wheel's, else the system's. Raises BuildFailed where there is none."""
+    try:
+        import ziglang
+    except ImportError:
+        found = shutil.which("zig")
+        if found is None:
+            raise BuildFailed(
+                "parallel loops need zig, whose C compiler makes their runtime", hint="install the ziglang package"
+            ) from None
+        return found
+    return os.path.join(os.path.dirname(ziglang.__file__), "zig")
+
+
+@cache
 def zig_version() -> str:
     """``"0.17.0"``. Raises BuildFailed where there is no zig."""
     try:
         return metadata.version("ziglang")
     except metadata.PackageNotFoundError:
-        raise BuildFailed("parallel loops need zig's C compiler", hint="install the ziglang package") from None
+        command = [zig(), "version"]
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=COMPILE_TIMEOUT
+        ).stdout.strip()
 
 
 def _digest(target: str) -> str:
-    content = hashlib.sha256(f"{zig_version()} {target} {' '.join(_FLAGS)}".encode())
+    content = hashlib.sha256(f"{zig_version()} {target} {' '.join(FLAGS)}".encode())
     for path in sorted(_FOLDER.glob("*.[ch]")):
         content.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return content.hexdigest()
@@ -83,12 +102,9 @@ def _cache_folder() -> Path:
 
 
 def _compile(target: str) -> bytes:
-    import ziglang
-
-    zig = os.path.join(os.path.dirname(ziglang.__file__), "zig")
     with tempfile.TemporaryDirectory(prefix="crossfarm-runtime-") as folder:
         output = Path(folder, "threads.o")
-        command = [zig, "cc", "-target", target, *_FLAGS, "-c", str(_FOLDER / "threads.c"), "-o", str(output)]
+        command = [zig(), "cc", "-target", target, *FLAGS, "-c", str(_FOLDER / "threads.c"), "-o", str(output)]
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": folder, "ZIG_LOCAL_CACHE_DIR": folder}
         try:
             done = subprocess.run(
