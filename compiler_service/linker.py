@@ -146,7 +146,8 @@ def _section(library: bytes, order: str, wide: bool, kind: int) -> tuple[int, in
 
 
 def _run_linker(arguments: list[str], timeout: float) -> None:
-    command = [*_find_linker(), *arguments]
+    # one thread: there is nothing to share out among more, and starting them takes longer than the work
+    command = [*_find_linker(), *arguments, "--threads=1"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -160,7 +161,14 @@ def _run_linker(arguments: list[str], timeout: float) -> None:
 
 @cache
 def _find_linker() -> list[str]:
-    """The system's LLD of the highest version, else the one inside the ziglang wheel."""
+    """The LLD inside the ziglang wheel, else the system's of the highest version.
+
+    The wheel's is one file that starts in 7 ms, where a distribution's loads all of LLVM as a library first and takes
+    15; and it is the same one wherever the same wheels are installed.
+    """
+    zig = _zig()
+    if zig is not None:
+        return [zig, "ld.lld"]
     found: list[tuple[int, str]] = []
     for folder in os.get_exec_path():
         try:
@@ -173,9 +181,6 @@ def _find_linker() -> list[str]:
                 found.append((int(match[1] or 0), os.path.join(folder, name)))
     if found:
         return [max(found, key=lambda pair: pair[0])[1]]
-    zig = _zig()
-    if zig is not None:
-        return [zig, "ld.lld"]
     raise BuildFailed("no linker found", hint="install LLD (Debian: lld), or the ziglang package, which has one")
 
 
