@@ -16,6 +16,7 @@ from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
+from compiler_service.passes.partition_loops import PartitionLoops
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
 from compiler_service.passes.schedule_default import ScheduleDefault
@@ -42,6 +43,8 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         HoistFirstIteration(),
         HoistConditions(),
         LocalizeBuffers(),
+        PartitionLoops(),
+        Simplify(),
         UnrollLoops(),
         VectorizeLoops(),
         Simplify(),
