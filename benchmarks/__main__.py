@@ -99,8 +99,8 @@ def _code(sections: list[str], quick: bool, scratch: Path) -> tuple[str, dict[st
             tables += code.SECTIONS[name](bench)
         used = ", ".join([*bench.versions, f"{bench.threads} threads each"])
         conditions = (
-            f"{_machine()} of {_core(bench.device.target)}; {used}; medians, sides in turns, ± half the distance between "
-            "the quartiles."
+            f"{_machine()} of {_core(bench.device.target)}; {used}; medians, sides in turns, ± half the distance "
+            "between the quartiles."
         )
     text = "\n".join([f"{conditions}\n", *(table.markdown() for table in tables)])
     return text, {"conditions": conditions, "tables": {table.title: table.data for table in tables}}
