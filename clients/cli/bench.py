@@ -68,6 +68,7 @@ def bench(
     if json:
         document["samples"] = samples.tolist()
         document["seconds"] = facts
+        document["environment"] = dict(stats.environment)
         invocation.output.document(document)
         return
     invocation.output.table(

@@ -105,6 +105,15 @@ def test_a_benchmark_gives_every_sample_and_its_statistics(crossfarm: Crossfarm,
     assert document["seconds"]["min"] == min(document["samples"])
 
 
+def test_threads_and_cpus_are_the_users_to_choose(crossfarm: Crossfarm, farm: Farm, add: Path) -> None:
+    cpu = min(os.sched_getaffinity(0))
+    ran = crossfarm("bench", add, "--repeat", 1, "--threads", 1, "--cpus", f"{cpu}-{cpu}", "--json", farm=farm)
+    assert parsed(ran)["environment"]["threads"] == "1"
+    assert crossfarm("run", add, "--threads", 2, "--cpus", cpu, farm=farm).returncode == 0
+    expect_failure(crossfarm("run", add, "--cpus", "3-1", "--json", farm=farm), 2, "UsageError", "--cpus 0,4-7")
+    expect_failure(crossfarm("run", add, "--cpus", 100000, "--json", farm=farm), 1, "ArgumentError", "CPU 100000")
+
+
 def test_plain_text_where_nobody_watches(crossfarm: Crossfarm, farm: Farm, add: Path) -> None:
     ran = crossfarm("run", add, farm=farm)
     assert ran.returncode == 0, ran.stderr

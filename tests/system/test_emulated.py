@@ -100,6 +100,17 @@ def test_what_is_built_for_a_generic_board_runs_there_too(farm: Farm) -> None:
         assert np.array_equal(device.load(artifact)["main"](a, b), a + b)
 
 
+def test_parallel_loops_run_on_threads_there(farm: Farm) -> None:
+    program = ADD.replace("range(n)", "T.parallel(n)")
+    a, b = np.random.default_rng(2).random((2, 5000), dtype=np.float32)
+    with farm.acquire("arch=aarch64") as device:
+        function = device.load(farm.build(cf.parse(program), target=device.target, schedule="none"))["main"]
+        for threads in (1, 2, 3):
+            assert np.array_equal(function(a, b, threads=threads), a + b)
+        measured = function.benchmark(a, b, threads=2, warmup=1, repeat=2, min_repeat_ms=1)
+        assert measured.environment["threads"] == "2"
+
+
 def test_code_for_another_architecture_is_refused_and_named(farm: Farm) -> None:
     artifact = farm.build(cf.parse(ADD), target="x86-64-v3")
     with farm.acquire("arch=aarch64") as device, pytest.raises(cf.IncompatibleArtifact, match="aarch64"):
