@@ -58,7 +58,7 @@ def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str
     half = HalfConversions(from_single=aarch64 or "f16c" in enabled, from_double=aarch64)
     dots = DotProducts.of(arch, enabled)
     functions: dict[str, FunctionText] = {}
-    metadata = ['!0 = !{!"branch_weights", i32 1, i32 2000}']
+    metadata = ['!0 = !{!"branch_weights", i32 1, i32 2000}', "!1 = !{i32 1}"]
     declarations: dict[str, str] = {}
     for name, func in module.functions.items():
         if func.private:

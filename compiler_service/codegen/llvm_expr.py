@@ -69,6 +69,7 @@ class ExprEmitter:
         vars: values of the variables in scope.
         pointers: address of each buffer's first element.
         strides: in elements, for each buffer.
+        streamed_bytes: size of the vectors that are stored around the caches, and lie at multiples of it; 0 for none.
     """
 
     def __init__(self, function: str, half: HalfConversions, dots: DotProducts) -> None:
@@ -79,6 +80,7 @@ class ExprEmitter:
         self.vars: dict[Var, Value] = {}
         self.pointers: dict[Buffer, Value] = {}
         self.strides: dict[Buffer, tuple[Expr, ...]] = {}
+        self.streamed_bytes = 0
         self.failures = Failures()
         self.externs: dict[str, str] = {}
         self._unsafe: dict[Expr, bool] = {}
@@ -378,7 +380,11 @@ class ExprEmitter:
         if dt.is_bool(value.dtype):
             byte = memory_type(value.dtype)
             text = f"{byte} {self.b.value(value.dtype, f'zext {value.typed} to {byte}').text}"
-        self.b.do(f"store {text}, ptr {pointer.text}, align {dt.bits(value.dtype) // 8}")
+        size = dt.itemsize(value.dtype)
+        if size == self.streamed_bytes:
+            self.b.do(f"store {text}, ptr {pointer.text}, align {size}, !nontemporal !1")
+        else:
+            self.b.do(f"store {text}, ptr {pointer.text}, align {dt.bits(value.dtype) // 8}")
 
     def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Value:
         """Pointer to an element."""

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_expr import ExprEmitter
 from compiler_service.codegen.llvm_half import HalfConversions
-from compiler_service.codegen.llvm_text import Value, memory_type, register_type
+from compiler_service.codegen.llvm_stream import First, streamed
+from compiler_service.codegen.llvm_text import Value, int_constant, memory_type, register_type
 from compiler_service.passes.lower_blocks import compact_strides
 from compiler_service.passes.plan_workspace import STACK, stored_shape
 from crossfarm.errors import BuildFailed
@@ -58,6 +59,7 @@ class StatementEmitter(ExprEmitter):
         self.metadata = metadata
         self.regions: list[Value] = []
         self.attributes: dict[Buffer, str] = {}
+        self.has_streamed = False
 
     def statement(self, node: Stmt) -> None:
         """Emits ``node`` in the current block."""
@@ -65,6 +67,8 @@ class StatementEmitter(ExprEmitter):
 
     def finish(self) -> str:
         """The function's body, with the blocks that return a failure's status."""
+        if self.has_streamed and not self.b.terminated:
+            self.b.do("fence seq_cst")  # nothing else orders stores around the caches before what others read
         self.b.terminate("ret i32 0")
         for code, block in self.failures.blocks.items():
             self.b.open(block)
@@ -139,8 +143,32 @@ class StatementEmitter(ExprEmitter):
             raise BuildFailed(f"function {self.function!r}: loop {node.var.name!r} is bound to {node.thread} on a CPU")
         if node.kind == "parallel":
             self.parallel(node)
-        else:
+            return
+        streams = None if self.streamed_bytes else streamed(node, self.strides)
+        if streams is None:
             self.loop(node, self.bounds(node))
+        else:
+            self._streamed(node, *streams)
+
+    def _streamed(self, node: For, width: int, stores: tuple[First, ...]) -> None:
+        """The loop with stores around the caches where all of them are aligned, and as it is where not."""
+        misplaced = int_constant("int64", 0)
+        for buffer, indices in stores:
+            address = self.b.value("int64", f"ptrtoint {self.address(buffer, indices).typed} to i64")
+            misplaced = self.b.value("int64", f"or {misplaced.typed}, {address.text}")
+        rest = self.b.value("int64", f"and {misplaced.typed}, {width - 1}")
+        aligned = self.b.value("bool", f"icmp eq {rest.typed}, 0")
+        around, through, end = self.b.name("around"), self.b.name("through"), self.b.name("end")
+        self.b.branch(aligned, around, through)
+        self.b.open(around)
+        self.streamed_bytes = width
+        self.loop(node, self.bounds(node))
+        self.streamed_bytes = 0
+        self.has_streamed = True
+        self.b.jump(end)
+        self.b.open(through)
+        self.loop(node, self.bounds(node))
+        self.b.open(end)
 
     def bounds(self, node: For) -> tuple[Value, Value]:
         """First value of the loop's variable, and the one after its last."""

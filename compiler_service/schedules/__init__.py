@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from compiler_service.schedules.base import Choice, Refusal, Rule, Site
+from compiler_service.schedules.columns import Columns, Whole
 from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.elementwise import Elementwise
 from compiler_service.schedules.matmul import Matmul
+from compiler_service.schedules.rows import Rows
 from crossfarm.errors import BuildFailed, ScheduleError
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.function import PrimFunc
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from crossfarm.target import Target
 
 #: Every rule of CPU targets; a block goes to the first that fits.
-RULES: tuple[Rule, ...] = (Matmul(),)
+RULES: tuple[Rule, ...] = (Matmul(), Rows(), Columns(), Whole(), Elementwise())
 #: Values of the build option besides the name of a rule: rules choose, or every loop runs as it is written.
 DEFAULT, NONE = "default", "none"
 

@@ -31,7 +31,7 @@ class Access:
 
     def step(self, axis: Var) -> int | None:
         """How many elements further the access is one step along ``axis``; None where that is not one constant."""
-        strides = self.buffer.strides or _strides(self.buffer.shape)
+        strides = [const_int(s) for s in self.buffer.strides] or _strides(self.buffer.shape)
         total = 0
         for index, stride in zip(self.indices, strides):
             form = affine(index)

@@ -14,12 +14,18 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.nests import Nest, nest_of, same_extent, temporaries
-from compiler_service.schedules.vectors import parallelize, reduce_in_lanes, reduction_lanes, vectorize_map
+from compiler_service.schedules.vectors import (
+    parallelize,
+    reduce_in_lanes,
+    reduction_lanes,
+    should_stream,
+    vectorize_map,
+)
 from crossfarm.ir.expr import Var
+from crossfarm.ir.stmt import IterVar
 
 if TYPE_CHECKING:
-    from crossfarm.ir.buffer import Buffer
-    from crossfarm.ir.schedule.references import BlockRef, LoopRef
+    from crossfarm.ir.schedule.references import LoopRef
 
 #: Maps with at most so much work are computed again for each use rather than stored.
 _CHEAP_WORK = 4
@@ -62,9 +68,11 @@ class Rows:
             if nest.reduced:
                 lanes = reduction_lanes(cpu, nest.dtype, along[-1].dom.extent)
                 if lanes > 1 and len(nest.stores) == 1:
-                    reduce_in_lanes(sch, block, inner[-1], lanes, len(nest.stores[0].buffer.shape))
+                    rank = len(nest.stores[0].buffer.shape)
+                    reduce_in_lanes(sch, block, inner[-1], lanes, cpu.lanes(nest.dtype), rank)
             else:
-                vectorize_map(sch, block, inner[-1], along[-1].dom.extent, cpu.lanes(nest.dtype))
+                stream = nest is anchor and should_stream(cpu, tuple(s.buffer for s in nest.stores))
+                vectorize_map(sch, inner[-1], along[-1].dom.extent, cpu.lanes(nest.dtype), stream=stream)
         if rows:
             extents = tuple(axis.dom.extent for axis in anchor.spatial[:depth])
             parallelize(sch, cpu, rows, extents, row_work)
@@ -106,10 +114,18 @@ def _first_reduction(group: Sequence[Nest]) -> Nest:
 
 
 def _reduces_along_rows(nest: Nest) -> bool:
-    """Whether the elements that follow one another are along the innermost reduced axis, in all that is read."""
+    """Whether the elements that follow one another are along the innermost reduced axis, in all that is read.
+
+    A window that slides along the reduced axis is none: there results follow one another too.
+    """
     last = nest.reduced[-1].var
     steps = [load.step(last) for load in nest.loads]
-    return 1 in steps and all(s in (0, 1) for s in steps)
+    sliding = any(
+        load.step(last) == 1 and 1 <= abs(load.step(axis.var) or 0) < nest.instances((nest.reduced[-1],))
+        for load in nest.loads
+        for axis in nest.spatial
+    )
+    return 1 in steps and all(s in (0, 1) for s in steps) and not sliding
 
 
 def _fits_rows(nest: Nest, first: Nest, depth: int, before: Sequence[Nest]) -> bool:
@@ -169,7 +185,7 @@ def _ordered(site: Site, nest: Nest, depth: int) -> tuple[tuple[LoopRef, ...], t
     return tuple(wanted[:depth]), tuple(wanted[depth:])
 
 
-def _along(nest: Nest, depth: int) -> tuple[object, ...]:
+def _along(nest: Nest, depth: int) -> tuple[IterVar, ...]:
     return nest.block.iter_vars[depth:]
 
 
@@ -177,5 +193,3 @@ def _nest(site: Site, name: str) -> Nest:
     nest = nest_of(site.func, name)
     assert isinstance(nest, Nest), nest
     return nest
-
-

@@ -2,37 +2,56 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from compiler_service.schedules.cpu import Cpu
 from compiler_service.schedules.nests import UNKNOWN_EXTENT, Nest
+from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 
 if TYPE_CHECKING:
+    from crossfarm.ir.buffer import Buffer
     from crossfarm.ir.expr import Expr
     from crossfarm.ir.schedule.references import BlockRef, LoopRef
     from crossfarm.ir.schedule.schedule import Schedule
 
 #: Simple operations that take a thread about as long as it takes to wake the others.
 PARALLEL_WORK = 1 << 16
+_USUAL_L3_BYTES = 16 << 20
 #: Longest vector that the pipeline makes of one loop.
 _MOST_LANES = 64
 
 
-def vectorize_map(sch: Schedule, block: BlockRef, loop: LoopRef, extent: Expr, lanes: int) -> None:
+def vectorize_map(sch: Schedule, loop: LoopRef, extent: Expr, lanes: int, *, stream: bool = False) -> None:
     """Vectors of ``lanes`` along an innermost loop whose iterations are independent.
 
     An extent that is no multiple stays a plain loop: LLVM vectorizes it, with the rest of fewer lanes after it.
+
+    Args:
+        stream: store around the caches.
     """
     count = const_int(extent)
     if count is None or lanes < 2:
         return
     if count % lanes == 0:
         if count > lanes:
-            _, loop = sch.split(loop, [None, lanes])
+            steps, loop = sch.split(loop, [None, lanes])
+            if stream:
+                sch.annotate(steps, "stream_stores", 1)
         sch.vectorize(loop)
     elif count < lanes and count in (2, 4, 8, 16, 32):
         sch.vectorize(loop)
+
+
+def should_stream(cpu: Cpu, results: tuple[Buffer, ...]) -> bool:
+    """Whether results are so large that caching them would only push other things out of the caches.
+
+    Only x86-64 gains by it: elsewhere CPUs see by themselves that whole lines are written.
+    """
+    limit = cpu.l3_bytes or _USUAL_L3_BYTES
+    sizes = [math.prod(const_int(d) or 0 for d in b.shape) * dt.itemsize(b.dtype) for b in results]
+    return cpu.arch == "x86_64" and sum(sizes) > limit // 2
 
 
 def reduction_lanes(cpu: Cpu, dtype: str, extent: Expr) -> int:
@@ -51,24 +70,23 @@ def reduction_lanes(cpu: Cpu, dtype: str, extent: Expr) -> int:
     return total
 
 
-def reduce_in_lanes(sch: Schedule, block: BlockRef, loop: LoopRef, lanes: int, rank: int) -> tuple[BlockRef, BlockRef]:
+def reduce_in_lanes(sch: Schedule, block: BlockRef, loop: LoopRef, lanes: int, vector: int, rank: int) -> None:
     """Splits a reduction along ``loop`` into ``lanes`` partial ones, side by side in vectors, and their reduction.
 
     Args:
+        vector: lanes of one vector, of which ``lanes`` is a multiple: these are reduced to one first.
         rank: dimensions of what the block stores.
-
-    Returns:
-        the block that starts the partial results, and the one that adds to them.
     """
-    steps, lane = sch.split(loop, [None, lanes])
+    _, lane = sch.split(loop, [None, lanes])
     partial = sch.rfactor(lane, rank)
     loops = sch.get_loops(partial)
     inner = loops[-1]
     start = sch.decompose_reduction(partial, loops[-2])
     sch.vectorize(inner)
     sch.vectorize(sch.get_loops(start)[-1])
-    del steps
-    return start, partial
+    if lanes > vector:
+        last = sch.get_loops(block)[-1]
+        reduce_in_lanes(sch, block, last, vector, vector, rank)
 
 
 def is_worth_threads(cpu: Cpu, work: int) -> bool:
