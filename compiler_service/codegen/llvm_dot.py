@@ -39,15 +39,23 @@ class DotInstruction:
 
 @dataclass(frozen=True)
 class DotProducts:
-    """What a target has for ``dot4``: none of its instructions, and it is composed of others."""
+    """What a target has for ``dot4``; without an instruction, it is composed of others.
+
+    Attributes:
+        instructions: those it has.
+        constraint: of a vector register in inline assembly, where LLVM must not see the constants that signs are
+            changed by, else ``""``. With AVX-512VL its instruction selection (in LLVM 22) never ends on a broadcast of
+            four bytes that its optimizer moved such a constant through.
+    """
 
     instructions: tuple[DotInstruction, ...] = ()
+    constraint: str = ""
 
     @classmethod
     def of(cls, arch: str, features: Collection[str]) -> DotProducts:
         """For an architecture with LLVM's ``features`` enabled."""
         found = {"x86_64": _x86, "aarch64": _aarch64}.get(arch)
-        return cls(() if found is None else tuple(found(features)))
+        return cls(() if found is None else tuple(found(features)), "v" if "avx512vl" in features else "")
 
     def emit(self, b: Builder, c: Value, x: Value, y: Value) -> Value:
         """``c`` plus the products of four neighbouring lanes of ``x`` and ``y`` in each lane."""
@@ -60,6 +68,7 @@ class DotProducts:
             _native(
                 b,
                 available,
+                self.constraint,
                 _piece(b, c, first, width),
                 _piece(b, x, 4 * first, 4 * width),
                 _piece(b, y, 4 * first, 4 * width),
@@ -92,18 +101,26 @@ def _aarch64(features: Collection[str]) -> Iterator[DotInstruction]:
             yield DotInstruction(f"aarch64.neon.usdot.{types}", lanes, (False, True))
 
 
-def _native(b: Builder, available: dict[Signs, str], c: Value, x: Value, y: Value) -> Value:
+def _native(b: Builder, available: dict[Signs, str], constraint: str, c: Value, x: Value, y: Value) -> Value:
     """By the target's instructions of one width."""
     x_signed, y_signed = dt.is_signed(x.dtype), dt.is_signed(y.dtype)
     if {(x_signed, y_signed), (y_signed, x_signed)} & set(available):
         return _call(b, available, (x_signed, y_signed), c, x, y)
     # x' = x with its highest bit flipped, in the other signedness: x = x' - 0x80', so x·y = x'·y - 0x80'·y
     signs = (not x_signed, y_signed)
-    high_bit = int_constant(x.dtype, -0x80 if x_signed else 0x80)
+    high_bit = _opaque(b, int_constant(x.dtype, -0x80 if x_signed else 0x80), constraint)
     flipped = b.value(x.dtype, f"xor {x.typed}, {high_bit.text}")
     shifted = _call(b, available, signs, c, flipped, y)
     excess = _call(b, available, signs, zero(c.dtype), high_bit, y)
     return b.value(c.dtype, f"sub {shifted.typed}, {excess.text}")
+
+
+def _opaque(b: Builder, constant: Value, constraint: str) -> Value:
+    """A constant that LLVM's optimizer does not see through, in a register; costs no instruction."""
+    if not constraint:
+        return constant
+    identity = f'asm "", "={constraint},0"({constant.typed}) #2'
+    return b.value(constant.dtype, f"call {register_type(constant.dtype)} {identity}")
 
 
 def _call(b: Builder, available: dict[Signs, str], signs: Signs, c: Value, x: Value, y: Value) -> Value:

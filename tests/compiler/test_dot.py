@@ -89,6 +89,35 @@ def test_an_arm_target_uses_the_instruction_that_it_has(target: str) -> None:
     assert all(instruction in text for instruction in ARM[target])
 
 
+@pytest.mark.parametrize("target", [*X86, "llvm arch=x86_64 cpu=x86-64-v4", *ARM])
+def test_four_bytes_that_meet_many_others_compile_in_no_time(target: str) -> None:
+    lanes = 16
+    functions = [
+        f"""
+    @T.prim_func
+    def {signs}(a: T.Buffer((64,), "{a}"), b: T.Buffer(({4 * lanes},), "{b}"), c: T.Buffer(({lanes},), "int32")):
+        for r in range(16):
+            c[T.Ramp(0, 1, {lanes})] = T.dot4(
+                c[T.Ramp(0, 1, {lanes})],
+                T.reinterpret("{a}x{4 * lanes}", T.Broadcast(T.reinterpret("int32", a[T.Ramp(r * 4, 1, 4)]), {lanes})),
+                b[T.Ramp(0, 1, {4 * lanes})])
+"""
+        for signs, (a, b) in SIGNS.items()
+    ]
+    module = parse("\n@I.ir_module\nclass Module:" + "".join(functions))
+    if not _runs_here(target):
+        build_variant(module, Target(target).resolved(), compiler_pb2.BuildOptions())
+        return
+    native = Native(module, target)
+    for signs in SIGNS:
+        a, b, c = (x[:n] for x, n in zip(factors(signs, lanes), (64, 4 * lanes, lanes)))
+        expected = c + sum(
+            (np.tile(a[4 * r : 4 * r + 4], lanes).astype(np.int32) * b).reshape(-1, 4).sum(1) for r in range(16)
+        )
+        native(signs, a, b, c)
+        np.testing.assert_array_equal(c, expected.astype(np.int32), err_msg=signs)
+
+
 @pytest.mark.parametrize(
     "call",
     [
