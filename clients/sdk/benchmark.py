@@ -16,7 +16,8 @@ class BenchmarkResult:
         samples: in the order taken; each is the mean of ``number`` calls made back to back.
         number: calls in each sample.
         environment: what the device told of itself, as text: clock and temperature before and after, governor, load,
-            and ``loop``: whether calls were repeated by native code or by the interpreter.
+            ``loop``: whether calls were repeated by native code or by the interpreter, and ``threads``: how many
+            parallel loops ran on.
     """
 
     samples: tuple[float, ...]

@@ -1,11 +1,11 @@
 /* Parallel loops on a small pool of threads: linked into every library that has such loops.
  *
- * One source for Linux and Android (pthreads, futexes) and Windows. What generated code calls is hidden in the library;
+ * One source for Linux, Android (pthreads, futexes) and Windows. What generated code calls is hidden in the library;
  * what the library's user may call is exported. Functions of programs have names that begin with "crossfarm_", so none
  * of them can be called like these.
  *
- * How a loop runs. The caller describes it in `pool`, opens it, wakes the helpers and takes part itself. Everybody takes
- * chunks of what is left until nothing is: large ones first, small ones at the end (guided self-scheduling: Polychronopoulos
+ * How a loop runs. The caller describes it in `pool`, opens it, wakes the helpers and takes part. Each takes chunks of
+ * what is left until nothing is: large ones first, small ones at the end (guided self-scheduling: Polychronopoulos
  * and Kuck, 1987), so that fast and slow cores end together. Then the caller closes the loop and waits for the helpers
  * that are inside; those that wake too late find it closed, and nobody waits for them.
  *
@@ -30,7 +30,7 @@ enum {
     ALIGNMENT = 64,
     PARTS = 4,             /* a chunk is about this part of a thread's even share of what is left */
     STACK_BYTES = 1 << 20, /* generated code needs some ten KiB */
-    SPINS = 1000,          /* looks at a word before a thread sleeps: a few microseconds */
+    SPINS = 100, /* looks at a word before a thread sleeps: 1 to 5 us, which loops in a row need to find it awake */
 };
 
 #ifdef _WIN32
@@ -63,7 +63,7 @@ EXPORTED int32_t crossfarmrt_threads(void);
  * be called from the body of a loop. */
 EXPORTED void crossfarmrt_close(void);
 
-/* ---- the system: memory, words to wait on, threads, CPUs -------------------------------------------------------- */
+/* ---- the system: memory, words to wait on, threads, CPUs ---- */
 
 struct Helper;
 static void help(struct Helper *helper); /* what a helper's thread runs */
@@ -118,7 +118,7 @@ static void unlock(Word *word) {
     if (__atomic_exchange_n(word, 0, __ATOMIC_SEQ_CST) == 2) wake(word, 1);
 }
 
-/* ---- scratch memory ----------------------------------------------------------------------------------------------- */
+/* ---- scratch memory ---- */
 
 /* Memory that grows and is kept for the next loop. */
 struct Arena {
@@ -145,7 +145,7 @@ static void empty(struct Arena *arena) {
     arena->size = 0;
 }
 
-/* ---- the pool ----------------------------------------------------------------------------------------------------- */
+/* ---- the pool ---- */
 
 struct Helper {
     struct Helper *next;
@@ -380,7 +380,7 @@ void crossfarmrt_close(void) {
 }
 
 #ifndef _WIN32
-/* At unload and at exit. A loop that is running then is the end of a process whose other threads go on: nobody waits. */
+/* At unload and at exit. If a loop is running, a process ends whose other threads still work: nobody waits for them. */
 __attribute__((destructor)) static void unload(void) {
     if (get(&pool.process) != process_id() || !try_lock(&pool.use)) return;
     end_helpers();

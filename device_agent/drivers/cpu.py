@@ -32,7 +32,7 @@ _NO_SCRATCH = -1
 
 
 def probe() -> list[DeviceDescription]:
-    """One device: all of this machine's cores and memory."""
+    """One device: the machine's memory, and those of its CPUs that this process may use."""
     target = Target.detect()
     attributes = {
         "kind": "cpu",
@@ -41,7 +41,7 @@ def probe() -> list[DeviceDescription]:
         "name": _model_name(),
         "memory": str(psutil.virtual_memory().total),
         "cores": str(psutil.cpu_count(logical=False) or psutil.cpu_count() or 1),
-        "threads": str(psutil.cpu_count() or 1),
+        "threads": str(len(usable_cpus()) or psutil.cpu_count() or 1),
         "driver": "cpu",
         "driver_version": _version.__version__,
         "os_version": platform.release(),

@@ -46,7 +46,8 @@ static void *caller(void *argument) {
         const int32_t status = crossfarmrt_parallel(square, &sum, EXTENT, 64 * (n % 7 + 1));
         if (status != (n % 5 ? 0 : 41) || (status == 0 && !check(&sum))) return "a loop went wrong";
         struct Sum sums[4] = {{.fails_at = -1}, {.fails_at = -1}, {.fails_at = -1}, {.fails_at = -1}};
-        if (crossfarmrt_parallel(nest, sums, 4, 0) || !check(&sums[0]) || !check(&sums[3])) return "nested loops went wrong";
+        const int32_t nested = crossfarmrt_parallel(nest, sums, 4, 0);
+        if (nested || !check(&sums[0]) || !check(&sums[3])) return "nested loops went wrong";
         if (number == 0 && n % 16 == 0 && crossfarmrt_set_threads(1 + n / 16 % 4, cpus, n / 16 % 2)) return "refused";
         if (number == 1 && n % 50 == 0) crossfarmrt_close();
     }
