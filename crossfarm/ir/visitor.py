@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from functools import cache
+from operator import is_not
 from typing import Any, TypeVar, cast
 
 from crossfarm.ir.buffer import Buffer, BufferRegion
@@ -22,7 +23,8 @@ MAX_DEPTH = 200
 _FRAMES_PER_LEVEL = 8
 
 Node = Expr | Stmt | Range | BufferRegion | IterVar | MatchBufferRegion
-_NODES = (Expr, Stmt, Range, BufferRegion, IterVar, MatchBufferRegion)
+#: What traversals go into or tell of. Base classes first: most children are found at the first comparison.
+_TREE = (Expr, Stmt, Buffer, Range, BufferRegion, IterVar, MatchBufferRegion)
 N = TypeVar("N", bound=Any)
 
 
@@ -32,14 +34,26 @@ def _child_fields(cls: type[Any]) -> tuple[str, ...]:
     return tuple(f.name for f in fields(cls) if f.type not in ("str", "int", "float", "Annotations"))
 
 
+@cache
+def _method_name(prefix: str, cls: Any) -> str:
+    return f"{prefix}_{cls.__name__}"
+
+
 def children(node: Node) -> Iterator[Node | Buffer]:
     """Direct children in field order: nodes and buffers, looking into tuples; annotations are not entered."""
+    return iter(_children(node))
+
+
+def _children(node: Node) -> list[Node | Buffer]:
+    found: list[Node | Buffer] = []
     kind: Any = type(node)
     for name in _child_fields(kind):
         value = getattr(node, name)
-        for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, (*_NODES, Buffer)):
-                yield item
+        if isinstance(value, tuple):
+            found.extend(item for item in value if isinstance(item, _TREE))
+        elif isinstance(value, _TREE):
+            found.append(value)
+    return found
 
 
 def make_room() -> None:
@@ -63,14 +77,14 @@ class Visitor:
         if isinstance(node, Buffer):
             self.visit_buffer(node)
             return
-        method = getattr(self, f"visit_{type(node).__name__}", None)
+        method = getattr(self, _method_name("visit", node.__class__), None)
         if method is not None:
             method(node)
         else:
             self.visit_children(node)
 
     def visit_children(self, node: Node) -> None:
-        for child in children(node):
+        for child in _children(node):
             self.visit(child)
 
     def visit_buffer(self, buffer: Buffer) -> None:
@@ -88,7 +102,7 @@ class Mutator:
     def mutate(self, node: N) -> N:
         if isinstance(node, Buffer):
             return cast("N", self.mutate_buffer(node))
-        method = getattr(self, f"mutate_{type(node).__name__}", None)
+        method = getattr(self, _method_name("mutate", node.__class__), None)
         result: Any = method(node) if method is not None else self.mutate_children(node)
         return result
 
@@ -96,17 +110,17 @@ class Mutator:
         if isinstance(node, Var):
             return node
         if isinstance(node, SeqStmt):
-            stmts = tuple(self.mutate(s) for s in node.stmts)
-            return node if all(a is b for a, b in zip(stmts, node.stmts)) else cast("N", seq(*stmts))
+            stmts = [self.mutate(s) for s in node.stmts]
+            return cast("N", seq(*stmts)) if any(map(is_not, stmts, node.stmts)) else node
         changed: dict[str, Any] = {}
         kind: Any = type(node)
         for name in _child_fields(kind):
             value = getattr(node, name)
             if isinstance(value, tuple):
-                new: Any = tuple(self.mutate(v) if isinstance(v, (*_NODES, Buffer)) else v for v in value)
-                if any(a is not b for a, b in zip(new, value)):
-                    changed[name] = new
-            elif isinstance(value, (*_NODES, Buffer)):
+                items = [self.mutate(v) if isinstance(v, _TREE) else v for v in value]
+                if any(map(is_not, items, value)):
+                    changed[name] = tuple(items)
+            elif isinstance(value, _TREE):
                 new = self.mutate(value)
                 if new is not value:
                     changed[name] = new
@@ -142,7 +156,7 @@ def walk(node: Node) -> Iterator[Node | Buffer]:
         current = stack.pop()
         yield current
         if not isinstance(current, Buffer):
-            stack.extend(reversed(list(children(current))))
+            stack.extend(reversed(_children(current)))
 
 
 class Substitute(Mutator):
