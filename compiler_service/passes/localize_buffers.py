@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class LocalizeBuffers:
     """An allocation moves into a loop when no iteration needs what another one stored.
 
-    That is so where iterations touch disjoint boxes of the buffer, or where each iteration stores whatever it loads
-    before it loads it. Inside, the buffer has the shape of the box that one iteration touches, and indices start at
+    That is so where iterations touch disjoint boxes of the buffer, where each iteration stores whatever it loads before
+    it loads it, and in a parallel loop, whose iterations must not share values anyway. Inside, the buffer has the shape of the box that one iteration touches, and indices start at
     that box. ``compute_at`` and ``cache_write`` leave whole buffers of which a tile is used at a time: this makes them
     tiles, which the stack or registers hold, and each thread of a parallel loop gets its own.
     """
@@ -107,15 +107,16 @@ def _private_to_iterations(buffer: Buffer, loop: For) -> tuple[Buffer, Stmt] | N
     """The buffer that one iteration needs, and the loop's body using it; None where iterations share values."""
     if loop.kind == "vectorized" or any(_uses(e, buffer) for e in (loop.min, loop.extent)):
         return None
+    at_once = loop.kind == "parallel"  # iterations that wait for no other one load what they stored themselves
     try:
         accesses = accesses_of(buffer, loop.body)
         if not accesses:
             return None
         box = touched_box(accesses)
-        if not _moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body):
+        if not at_once and not _moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body):
             return None
     except Opaque:
-        return None
+        return (buffer, loop.body) if at_once else None
     starts = _starts(buffer, box, accesses, defined_in(loop.body))
     if all(start is None for start in starts):
         return buffer, loop.body

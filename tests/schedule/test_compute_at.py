@@ -135,16 +135,65 @@ def test_root_and_inline_are_places_too() -> None:
     holds(sch, text)
 
 
-def test_the_index_chooses_the_place_between_producers_and_consumers() -> None:
-    text = softmax(7)
-    for index, place in ((-1, 2), (-2, 1), (1, 1)):
-        sch = schedule(text)
-        row = sch.get_loops(sch.get_block("y"))[0]
-        sch.compute_at(sch.get_block("total"), row)
-        sch.compute_at(sch.get_block("e"), row)
-        sch.compute_at(sch.get_block("top"), row)
-        del index, place
-        holds(sch, text, n=3)
+@pytest.mark.parametrize(("index", "order"), [(-1, "PQC"), (-2, "QPC"), (0, "QPC"), (1, "PQC")])
+def test_the_index_chooses_the_place_between_producers_and_consumers(index: int, order: str) -> None:
+    text = program(
+        'A: T.Buffer((6, 5), "float32"), C: T.Buffer((6, 5), "float32")',
+        """
+P = T.alloc_buffer((6, 5))
+Q = T.alloc_buffer((6, 5))
+for i, j in T.grid(6, 5):
+    with T.block("P"):
+        v_i, v_j = T.axis.remap("SS", [i, j])
+        P[v_i, v_j] = A[v_i, v_j] + T.float32(1)
+for i, j in T.grid(6, 5):
+    with T.block("Q"):
+        v_i, v_j = T.axis.remap("SS", [i, j])
+        Q[v_i, v_j] = A[v_i, v_j] * T.float32(2)
+for i, j in T.grid(6, 5):
+    with T.block("C"):
+        v_i, v_j = T.axis.remap("SS", [i, j])
+        C[v_i, v_j] = P[v_i, v_j] - Q[v_i, v_j]
+""",
+    )
+    sch = schedule(text)
+    row = sch.get_loops(sch.get_block("C"))[0]
+    sch.compute_at(sch.get_block("P"), row)
+    assert "index 2 is not between its producers and consumers there, 0 to 1" in refused(
+        sch, "compute_at", sch.get_block("Q"), row, False, 2
+    )
+    sch.compute_at(sch.get_block("Q"), row, index=index)
+    assert "".join(b.name for b in sch.get_child_blocks(sch.get_block("root"))) == order
+    holds(sch, text)
+
+
+@pytest.mark.parametrize(("index", "order"), [(-1, ["P", "D", "C"]), (-2, ["P", "C", "D"]), (1, ["P", "C", "D"])])
+def test_the_index_places_a_consumer_after_its_producers(index: int, order: list[str]) -> None:
+    text = program(
+        'A: T.Buffer((6,), "float32"), C: T.Buffer((6,), "float32"), D: T.Buffer((6,), "float32")',
+        """
+P = T.alloc_buffer((6,))
+for i in range(6):
+    with T.block("P"):
+        v_i = T.axis.spatial(6, i)
+        P[v_i] = A[v_i] + T.float32(1)
+for i in range(6):
+    with T.block("C"):
+        v_i = T.axis.spatial(6, i)
+        C[v_i] = P[v_i] * T.float32(2)
+for i in range(6):
+    with T.block("D"):
+        v_i = T.axis.spatial(6, i)
+        D[v_i] = P[v_i] - T.float32(3)
+""",
+    )
+    sch = schedule(text)
+    (i,) = sch.get_loops(sch.get_block("P"))
+    sch.reverse_compute_at(sch.get_block("D"), i)
+    assert "1 to 2" in refused(sch, "reverse_compute_at", sch.get_block("C"), i, False, 0)
+    sch.reverse_compute_at(sch.get_block("C"), i, index=index)
+    assert [b.name for b in sch.get_child_blocks(sch.get_block("root"))] == order
+    holds(sch, text)
 
 
 def refused(sch: object, method: str, *args: object) -> str:

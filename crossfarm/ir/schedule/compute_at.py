@@ -28,6 +28,7 @@ from crossfarm.ir.schedule.covering import (
     run_instances,
 )
 from crossfarm.ir.schedule.dependencies import is_output_block, scope_blocks
+from crossfarm.ir.schedule.independence import require_independent
 from crossfarm.ir.schedule.inline import compute_inline
 from crossfarm.ir.schedule.spans import Span, join, meet, relax
 from crossfarm.ir.schedule.stages import Stage, reduce_loops, scope_blocks_in
@@ -241,7 +242,12 @@ def _insert(move: _Move, func: PrimFunc, target: For, nest: Stmt, index: int) ->
     at = {-1: last, -2: first}.get(index, index)
     if not first <= at <= last:
         move.refuse(f"index {index} is not between its producers and consumers there, {first} to {last}")
-    return replace_stmt(func, target, replace(target, body=seq(*body[:at], nest, *body[at:])))
+    func = replace_stmt(func, target, replace(target, body=seq(*body[:at], nest, *body[at:])))
+    for loop in (*ancestors(func, find_loop(func, target.var)), find_loop(func, target.var)):
+        if isinstance(loop, For) and loop.kind not in ("serial", "unrolled"):
+            # neighbouring boxes may overlap: iterations that run at once need what they compute for themselves
+            require_independent(func, loop, move.primitive, reduction=loop.thread.startswith("threadIdx"))
+    return func
 
 
 def _shared_loops(move: _Move, producer: BlockRealize) -> set[Var]:
