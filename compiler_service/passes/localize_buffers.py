@@ -34,9 +34,10 @@ class LocalizeBuffers:
     """An allocation moves into a loop when no iteration needs what another one stored.
 
     That is so where iterations touch disjoint boxes of the buffer, where each iteration stores whatever it loads before
-    it loads it, and in a parallel loop, whose iterations must not share values anyway. Inside, the buffer has the shape of the box that one iteration touches, and indices start at
-    that box. ``compute_at`` and ``cache_write`` leave whole buffers of which a tile is used at a time: this makes them
-    tiles, which the stack or registers hold, and each thread of a parallel loop gets its own.
+    it loads it, and in a parallel loop, whose iterations must not share values anyway. Inside, the buffer has the shape
+    of the box that one iteration touches, and indices start at that box. ``compute_at`` and ``cache_write`` leave whole
+    buffers of which a tile is used at a time: this makes them tiles, which the stack or registers hold, and each thread
+    of a parallel loop gets its own.
     """
 
     name: ClassVar[str] = "localize_buffers"
