@@ -15,6 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.comparison import MBIT, RTT_MS, SECTIONS, Effort, Sides
 from benchmarks.cpu import comparison as code
 from benchmarks.cpu.tables import Table
@@ -29,6 +31,8 @@ from crossfarm.target import Target
 
 PROGRAM = Path(__file__).parent / "programs" / "small.py"
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
+#: How long other work is looked for before the run, and how much of it is told of.
+_LOOK_SECONDS, _QUIET_PERCENT = 2.0, 10.0
 #: Rounds of a ``--quick`` run.
 _QUICK_ROUNDS = 2
 
@@ -47,15 +51,18 @@ def main() -> int:
     wanted = options.only or known
     texts: dict[str, str] = {}
     samples: dict[str, Any] = {}
+    busy = psutil.cpu_percent(interval=_LOOK_SECONDS)
+    if busy > _QUIET_PERCENT:
+        print(f"the processors are {busy:.0f} % busy with other work: figures will vary", file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="crossfarm-bench-") as folder:
         # A cache of its own: the user's is neither filled with this run's modules nor makes a cold build a warm one.
         os.environ["CROSSFARM_CACHE"] = str(Path(folder, "cache"))
         if farm_sections := [name for name in SECTIONS if name in wanted]:
             effort = Effort(rounds=_QUICK_ROUNDS if options.quick else options.rounds)
-            texts[""], samples["farm"] = _farm(farm_sections, effort, Path(folder))
+            texts[""], samples["farm"] = _farm(farm_sections, effort, Path(folder), busy)
             print(texts[""])
         if code_sections := [name for name in code.SECTIONS if name in wanted]:
-            texts["code"], samples["code"] = _code(code_sections, options.quick, Path(folder))
+            texts["code"], samples["code"] = _code(code_sections, options.quick, Path(folder), busy)
             print(texts["code"])
     if options.json:
         options.json.write_text(json.dumps(samples, indent=1) + "\n")
@@ -65,7 +72,7 @@ def main() -> int:
     return 0
 
 
-def _farm(sections: list[str], effort: Effort, scratch: Path) -> tuple[str, dict[str, Any]]:
+def _farm(sections: list[str], effort: Effort, scratch: Path, busy: float) -> tuple[str, dict[str, Any]]:
     """The work of the farm itself beside TVM's RPC and bare gRPC: the table, and every sample."""
     rows: list[Row] = []
     with ExitStack() as stack:
@@ -81,13 +88,13 @@ def _farm(sections: list[str], effort: Effort, scratch: Path) -> tuple[str, dict
             print(f"measuring {name} …", file=sys.stderr)
             rows += SECTIONS[name](sides, effort)
         conditions = (
-            f"{_machine()}, loopback, Python {platform.python_version()}, grpcio {version('grpcio')}, Apache TVM "
+            f"{_machine(busy)}, loopback, Python {platform.python_version()}, grpcio {version('grpcio')}, Apache TVM "
             f"{sides.peer.version}; medians, sides in turns."
         )
     return f"{conditions}\n\n{markdown(rows)}", {"conditions": conditions, "rows": as_json(rows)}
 
 
-def _code(sections: list[str], quick: bool, scratch: Path) -> tuple[str, dict[str, Any]]:
+def _code(sections: list[str], quick: bool, scratch: Path, busy: float) -> tuple[str, dict[str, Any]]:
     """The code that is generated, beside libraries and TVM: the tables, and every sample."""
     tables: list[Table] = []
     with (
@@ -99,7 +106,7 @@ def _code(sections: list[str], quick: bool, scratch: Path) -> tuple[str, dict[st
             tables += code.SECTIONS[name](bench)
         used = ", ".join([*bench.versions, f"{bench.threads} threads each"])
         conditions = (
-            f"{_machine()} of {_core(bench.device.target)}; {used}; medians, sides in turns, ± half the distance "
+            f"{_machine(busy)} of {_core(bench.device.target)}; {used}; medians, sides in turns, ± half the distance "
             "between the quartiles."
         )
     text = "\n".join([f"{conditions}\n", *(table.markdown() for table in tables)])
@@ -111,8 +118,10 @@ def _core(target: Target) -> str:
     return f"{at.get('tune', at['cpu'])}, {at['vector_bits']}-bit vectors"
 
 
-def _machine() -> str:
-    return f"Measured {date.today():%Y-%m} on {os.cpu_count()} cores ({platform.machine()})"
+def _machine(busy: float) -> str:
+    """What it is and how much of it others had before anything was started here."""
+    cores = f"{os.cpu_count()} cores ({platform.machine()}, {busy:.0f} % busy before)"
+    return f"Measured {date.today():%Y-%m} on {cores}"
 
 
 if __name__ == "__main__":

@@ -44,13 +44,18 @@ Pass = Callable[[int, int], None]
 
 
 class Roofline:
-    """The compiled loops and their memory."""
+    """The compiled loops and their memory.
 
-    def __init__(self) -> None:
+    Attributes:
+        source, destination: the arrays that are read and written.
+    """
+
+    def __init__(self, size: int = _ARRAY) -> None:
+        """``size``: bytes of each array, a multiple of 4096 for each thread that will be asked for."""
         target = Target.detect().resolved()
         self._lanes = max(4, int(str(target.attributes["vector_bits"])) // 32)
         self._library = _compile(target, self._lanes)
-        self._source, self._destination = _aligned(1.0), _aligned(0.0)
+        self.source, self.destination = _aligned(size, 1.0), _aligned(size, 0.0)
 
     def peak(self, threads: int, seconds: float) -> float:
         """Floating point operations a second, a fused multiply-add being two."""
@@ -58,23 +63,23 @@ class Roofline:
 
     def copy(self, threads: int, seconds: float) -> float:
         """Bytes read and written a second."""
-        return max(self._passes(kernel, threads, seconds) for kernel in ("copy", "stream")) * 2 * _ARRAY
+        return max(self._passes(kernel, threads, seconds) for kernel in ("copy", "stream")) * 2 * self.source.nbytes
 
     def read(self, threads: int, seconds: float) -> float:
         """Bytes read a second."""
-        return self._passes("read", threads, seconds) * _ARRAY
+        return self._passes("read", threads, seconds) * self.source.nbytes
 
     def _passes(self, kernel: str, threads: int, seconds: float) -> float:
         """Passes a second that ``threads`` threads make at once, each over its part."""
         function = self._library[kernel]
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64]
         function.restype = None
-        part = _ARRAY // threads // _ALIGN * _ALIGN
+        part = self.source.nbytes // threads // _ALIGN * _ALIGN
         vectors = _PEAK_TURNS if kernel == "peak" else part // (4 * self._lanes * _UNROLL) * _UNROLL
 
         def run(index: int, times: int) -> None:
             at = index * part
-            function(self._source.ctypes.data + at, self._destination.ctypes.data + at, vectors, times)
+            function(self.source.ctypes.data + at, self.destination.ctypes.data + at, vectors, times)
 
         times = 1
         while (taken := _together(run, threads, times)) < seconds:
@@ -100,11 +105,11 @@ def _together(run: Pass, threads: int, times: int) -> float:
     return time.perf_counter() - began
 
 
-def _aligned(value: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """An array of _ARRAY bytes full of ``value`` at an aligned address, every page of it there."""
-    whole = np.full((_ARRAY + _ALIGN) // 4, value, np.float32)
+def _aligned(size: int, value: float) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """An array of ``size`` bytes full of ``value`` at an aligned address, every page of it there."""
+    whole = np.full((size + _ALIGN) // 4, value, np.float32)
     start = -whole.ctypes.data % _ALIGN // 4
-    return whole[start : start + _ARRAY // 4]
+    return whole[start : start + size // 4]
 
 
 def _compile(target: Target, lanes: int) -> ctypes.CDLL:
