@@ -112,31 +112,22 @@ class Whole:
         block = sch.get_block(nest.name, site.function)
         loops = {ref.var: ref for ref in sch.get_loops(block)}
         reduced = [loops[loop.var] for loop, a in zip(nest.loops, nest.block.iter_vars) if a.kind == "reduce"]
-        rank = len(nest.stores[0].buffer.shape)
         work = nest.instances() * nest.work
         first = const_int(nest.reduced[0].dom.extent)
         inner: Expr = nest.reduced[-1].dom.extent
+        outer = len(nest.spatial)
         if first is not None and is_worth_threads(cpu, work):
             parts = _divisor(first, min(_MOST_PARTS, max(2, work // PARALLEL_WORK)))
             if parts > 1:
-                part, rest = sch.split(reduced[0], [parts, None])
-                partial = sch.rfactor(part, rank)
+                part, _ = sch.split(reduced[0], [parts, None])
+                block = sch.rfactor(part, len(nest.stores[0].buffer.shape))
                 if len(reduced) == 1:
                     inner = IntImm(first // parts, "int64")
-                block = partial
-                del rest
-                around = sch.get_loops(block)
-                sch.reorder(*_part_first(sch.get_loops(block), part.var.name))
-                sch.parallel(sch.get_loops(block)[0])
-                rank += 1
-                del around
+                sch.parallel(sch.get_loops(block)[outer])  # inside loops of one iteration
+                outer += 1
         lanes = reduction_lanes(cpu, nest.dtype, inner)
         if lanes > 1:
-            reduce_in_lanes(sch, block, sch.get_loops(block)[-1], lanes, cpu.lanes(nest.dtype), rank)
-
-
-def _part_first(loops: tuple[LoopRef, ...], name: str) -> list[LoopRef]:
-    return sorted(loops, key=lambda loop: loop.var.name != name)
+            reduce_in_lanes(sch, block, outer, lanes, cpu.lanes(nest.dtype))
 
 
 def _part(extent: int, lanes: int, most: int) -> int:

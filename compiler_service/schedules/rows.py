@@ -68,12 +68,12 @@ class Rows:
             if nest.reduced:
                 lanes = reduction_lanes(cpu, nest.dtype, along[-1].dom.extent)
                 if lanes > 1 and len(nest.stores) == 1:
-                    rank = len(nest.stores[0].buffer.shape)
-                    reduce_in_lanes(sch, block, inner[-1], lanes, cpu.lanes(nest.dtype), rank)
+                    reduce_in_lanes(sch, block, depth, lanes, cpu.lanes(nest.dtype))
             else:
                 stream = nest is anchor and should_stream(cpu, tuple(s.buffer for s in nest.stores))
                 vectorize_map(sch, inner[-1], along[-1].dom.extent, cpu.lanes(nest.dtype), stream=stream)
         if rows:
+            rows = sch.get_loops(sch.get_block(anchor.name, site.function))[:depth]
             extents = tuple(axis.dom.extent for axis in anchor.spatial[:depth])
             parallelize(sch, cpu, rows, extents, row_work)
 

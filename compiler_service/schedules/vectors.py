@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compiler_service.schedules.cpu import Cpu
 from compiler_service.schedules.nests import UNKNOWN_EXTENT, Nest
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
+from crossfarm.ir.schedule.tree import find_block
 
 if TYPE_CHECKING:
     from crossfarm.ir.buffer import Buffer
     from crossfarm.ir.expr import Expr
     from crossfarm.ir.schedule.references import BlockRef, LoopRef
     from crossfarm.ir.schedule.schedule import Schedule
+    from crossfarm.ir.stmt import BlockRealize
 
 #: Simple operations that take a thread about as long as it takes to wake the others.
 PARALLEL_WORK = 1 << 16
@@ -70,23 +73,41 @@ def reduction_lanes(cpu: Cpu, dtype: str, extent: Expr) -> int:
     return total
 
 
-def reduce_in_lanes(sch: Schedule, block: BlockRef, loop: LoopRef, lanes: int, vector: int, rank: int) -> None:
-    """Splits a reduction along ``loop`` into ``lanes`` partial ones, side by side in vectors, and their reduction.
+def reduce_in_lanes(sch: Schedule, block: BlockRef, outer: int, lanes: int, vector: int) -> None:
+    """Splits a reduction along its innermost loop into partial ones, side by side in vectors, and their reduction.
 
     Args:
-        vector: lanes of one vector, of which ``lanes`` is a multiple: these are reduced to one first.
-        rank: dimensions of what the block stores.
+        outer: how many loops around the block do not reduce; they come first.
+        lanes: partial results, a multiple of ``vector``: these are reduced to one vector first.
+        vector: lanes of one vector.
     """
-    _, lane = sch.split(loop, [None, lanes])
+    rank = len(_realized(sch, block).block.writes[0].buffer.shape)
+    _, lane = sch.split(sch.get_loops(block)[-1], [None, lanes])
     partial = sch.rfactor(lane, rank)
-    loops = sch.get_loops(partial)
-    inner = loops[-1]
-    start = sch.decompose_reduction(partial, loops[-2])
-    sch.vectorize(inner)
+    around = sch.get_loops(block)[:outer]
+    if around and sch.get_loops(partial)[outer - 1] != around[-1]:
+        sch.compute_at(partial, around[-1])
+    loops = sch.get_loops(partial)[outer:]
+    lane = _loop_of_axis(sch, partial, rank, loops)
+    steps = [loop for loop in loops if loop != lane]
+    sch.reorder(*steps, lane)
+    start = sch.decompose_reduction(partial, steps[0])
+    sch.vectorize(lane)
     sch.vectorize(sch.get_loops(start)[-1])
     if lanes > vector:
-        last = sch.get_loops(block)[-1]
-        reduce_in_lanes(sch, block, last, vector, vector, rank)
+        reduce_in_lanes(sch, block, outer, vector, vector)
+
+
+def _loop_of_axis(sch: Schedule, partial: BlockRef, rank: int, loops: Sequence[LoopRef]) -> LoopRef:
+    """The loop over the lanes: that of the axis which indexes the last dimension of what ``rfactor`` made."""
+    realize = _realized(sch, partial)
+    axis = realize.block.writes[0].region[rank].min
+    value = next(v for a, v in zip(realize.block.iter_vars, realize.iter_values) if a.var is axis)
+    return next(loop for loop in loops if loop.var is value)
+
+
+def _realized(sch: Schedule, block: BlockRef) -> BlockRealize:
+    return find_block(sch.module[block.func], block.name)
 
 
 def is_worth_threads(cpu: Cpu, work: int) -> bool:
