@@ -13,7 +13,7 @@ many instructions do it.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -38,6 +38,7 @@ from crossfarm.ir.expr import (
     Var,
 )
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.regions import key
 from crossfarm.ir.stmt import (
     Allocate,
     AssertStmt,
@@ -60,8 +61,10 @@ _FUNCTION_COST, _DIVISION_COST = 20, 8
 _CHEAP_FUNCTIONS = frozenset({"abs", "copysign", "floor", "ceil", "round", "trunc", "nearbyint", "reinterpret"})
 #: Calls that are no arithmetic.
 _NO_ARITHMETIC = frozenset({"if_then_else", "likely", "assume", "ret", "address_of", "storage_sync"})
-#: A temporary of up to this many bytes whose places are all known when compiling lives in registers.
-_REGISTER_BYTES = 4096
+#: A temporary that fits so many vector registers, and whose places are all known when compiling, lives in them.
+_REGISTERS = 32
+#: Loops of up to so many turns are unrolled by any compiler.
+_UNROLLED_TURNS = 16
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,8 @@ class Estimate:
         operations: arithmetic on elements of tensors.
         operation_bytes: the same, each times the bytes of its elements, which decides how many fit a vector.
         read, written: bytes of parameters, each at most once: what must come from memory and go there.
-        arithmetic, loads, stores: instructions on vectors of the core's width, without those of indices and loops.
+        arithmetic, loads, stores: instructions on vectors of the core's width, without those of indices and loops; what
+            one turn of a loop has loaded or stored it does not load again, and what fits registers stays there.
     """
 
     operations: float
@@ -163,7 +167,8 @@ class _Counter:
         self.core = core
         self.sizes = sizes
         self.parameters = {param for param in func.params if isinstance(param, Buffer)}
-        self.registers = _in_registers(func.body)
+        self.registers = _in_registers(func.body, _REGISTERS * core.vector_bytes)
+        self.loaded: set[tuple[Buffer, Hashable]] = set()
         self.times = 1.0
         self.values: dict[Var, float] = {}
         self.operations = self.operation_bytes = self.arithmetic = 0.0
@@ -232,10 +237,11 @@ class _Counter:
 
     @contextmanager
     def repeated(self, times: float) -> Iterator[None]:
-        before = self.times
-        self.times = before * max(times, 0)
+        """A body that runs so often; what was loaded outside is loaded again in it."""
+        before = self.times, self.loaded
+        self.times, self.loaded = self.times * max(times, 0), set()
         yield
-        self.times = before
+        self.times, self.loaded = before
 
     # --- expressions over what tensors hold
 
@@ -286,11 +292,15 @@ class _Counter:
         if buffer in self.parameters:
             counts = self.accesses[how]
             counts[buffer] = counts.get(buffer, 0.0) + self.times * lanes
-        if buffer not in self.registers:
+        place = (buffer, key(indices))
+        if how == "written":
+            self.loaded = {known for known in self.loaded if known[0] is not buffer}
+        if buffer not in self.registers and place not in self.loaded:
             together = lanes == 1 or all(not isinstance(i, Ramp) or _is_one(i.stride) for i in indices)
             self.instructions[how] += self.times * (
                 self._vectors(dt.with_lanes(buffer.dtype, lanes)) if together else lanes
             )
+        self.loaded.add(place)  # the next who reads it there has it in a register, stored or loaded
 
     def _vectors(self, dtype: str) -> int:
         return math.ceil(dt.itemsize(dtype) / self.core.vector_bytes)
@@ -333,16 +343,18 @@ class _Counter:
                 return 0
 
 
-def _in_registers(body: Stmt) -> frozenset[Buffer]:
-    """Temporaries that a compiler keeps in registers: small, and every access at a place known when compiling."""
+def _in_registers(body: Stmt, most: int) -> frozenset[Buffer]:
+    """Temporaries that a compiler keeps in registers: of ``most`` bytes, and accessed at places known beforehand."""
     unrolled: set[Var] = set()
     kept: dict[Buffer, bool] = {}
     for node in walk(body):
-        if isinstance(node, For) and node.kind in ("unrolled", "vectorized"):
-            unrolled.add(node.var)
+        if isinstance(node, For):
+            short = isinstance(node.extent, IntImm) and node.extent.value <= _UNROLLED_TURNS
+            if short or node.kind in ("unrolled", "vectorized"):
+                unrolled.add(node.var)
         elif isinstance(node, Allocate):
             size = reduce(lambda n, e: n * (e.value if isinstance(e, IntImm) else math.inf), node.buffer.shape, 1.0)
-            kept[node.buffer] = size * dt.itemsize(node.buffer.dtype) <= _REGISTER_BYTES
+            kept[node.buffer] = size * dt.itemsize(node.buffer.dtype) <= most
         elif isinstance(node, (BufferLoad, BufferStore)) and kept.get(node.buffer):
             used = (n for index in node.indices for n in walk(index))
             kept[node.buffer] = not any(

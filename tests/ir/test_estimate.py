@@ -88,16 +88,24 @@ def test_lanes_that_lie_apart_are_loaded_one_by_one() -> None:
 
 
 def test_a_small_temporary_at_known_places_is_no_memory() -> None:
+    parameters = 'A: T.Buffer((64,), "float32"), B: T.Buffer((1,), "float32")'
     known = ('acc = T.decl_buffer((2,), "float32")', "acc[0] = A[0]", "acc[1] = A[1]", "B[0] = acc[0] + acc[1]")
-    parameters = 'A: T.Buffer((8,), "float32"), B: T.Buffer((1,), "float32")'
     assert counted(parameters, *known).loads == 2
     unknown = (
-        'acc = T.decl_buffer((2,), "float32")',
-        "for i in range(2):",
+        'acc = T.decl_buffer((64,), "float32")',
+        "for i in range(64):",
         "    acc[i] = A[i]",
         "B[0] = acc[0] + acc[1]",
     )
-    assert counted(parameters, *unknown).loads == 4
+    assert counted(parameters, *unknown).loads == 66
+
+
+def test_an_element_that_was_just_loaded_is_not_loaded_again() -> None:
+    parameters = 'A: T.Buffer((8,), "float32"), B: T.Buffer((8,), "float32"), C: T.Buffer((8,), "float32")'
+    twice = ("for i in range(8):", "    B[i] = A[i] + A[i]", "    C[i] = A[i] * B[i]")
+    assert counted(parameters, *twice).loads == 8
+    changed = ("for i in range(8):", "    B[i] = A[i]", "    A[0] = B[i]", "    C[i] = A[i]")
+    assert counted(parameters, *changed).loads == 16
 
 
 def test_a_function_costs_more_than_an_addition() -> None:
