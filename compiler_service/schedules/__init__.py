@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from compiler_service.schedules.base import Choice, Refusal, Rule, Site
 from compiler_service.schedules.columns import Columns, Whole
+from compiler_service.schedules.conv2d import Conv2d
 from compiler_service.schedules.cpu import Cpu
 from compiler_service.schedules.elementwise import Elementwise
 from compiler_service.schedules.matmul import Matmul
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from crossfarm.target import Target
 
 #: Every rule of CPU targets; a block goes to the first that fits.
-RULES: tuple[Rule, ...] = (Matmul(), Rows(), Columns(), Whole(), Elementwise())
+RULES: tuple[Rule, ...] = (Conv2d(), Matmul(), Rows(), Columns(), Whole(), Elementwise())
 #: Values of the build option besides the name of a rule: rules choose, or every loop runs as it is written.
 DEFAULT, NONE = "default", "none"
 
