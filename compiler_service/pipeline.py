@@ -20,6 +20,7 @@ from compiler_service.passes.partition_loops import PartitionLoops
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
 from compiler_service.passes.schedule_default import ScheduleDefault
+from compiler_service.passes.serialize_races import SerializeRaces
 from compiler_service.passes.simplify import Simplify
 from compiler_service.passes.unroll_loops import UnrollLoops
 from compiler_service.passes.vectorize_loops import VectorizeLoops
@@ -43,6 +44,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         HoistFirstIteration(),
         HoistConditions(),
         LocalizeBuffers(),
+        SerializeRaces(),
         PartitionLoops(),
         Simplify(),
         UnrollLoops(),
