@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
+import itertools
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Concatenate, NoReturn, TypeVar
 
 from crossfarm.errors import ScheduleError
-from crossfarm.ir.expr import Var
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.printer_names import python_name
 from crossfarm.ir.schedule.references import BlockRef, LoopRef, Output, Sampled
 from crossfarm.ir.schedule.trace import Instruction, Trace
 from crossfarm.ir.schedule.tree import find_block, find_loop, rename_duplicate_blocks
 from crossfarm.ir.stmt import Block, For
+from crossfarm.ir.visitor import substitute, walk
 
 #: A pure primitive: the function and its arguments (names for blocks, Vars for loops) → the new function and a result.
 Primitive = Callable[Concatenate[PrimFunc, ...], "tuple[PrimFunc, Any]"]
@@ -43,7 +49,7 @@ class ScheduleBase:
         self._rng = random.Random(seed)
         self._names: dict[BlockRef | LoopRef, str] = {}
         self._samples: dict[int, tuple[Sampled, str]] = {}
-        self._count = 0
+        self._taken = {"sch", "te", "float"}  # by the text of traces itself
 
     @classmethod
     def primitives_of(cls) -> frozenset[str]:
@@ -60,7 +66,7 @@ class ScheduleBase:
         other = copy.copy(self)
         other._rng = random.Random()
         other._rng.setstate(self._rng.getstate())
-        other._names, other._samples = dict(self._names), dict(self._samples)
+        other._names, other._samples, other._taken = dict(self._names), dict(self._samples), set(self._taken)
         return other
 
     def get(self, ref: BlockRef | LoopRef) -> Block | For:
@@ -80,8 +86,9 @@ class ScheduleBase:
             func: the function to change, where no reference says it.
         """
         name = self._function_of(primitive.__name__, (*args, *options.values()), func)
-        given = {key: _plain(option) for key, option in options.items()}
-        changed, result = primitive(self.module[name], *(_plain(arg) for arg in args), **given)
+        before = self.module[name]
+        given = {key: _plain(option, before) for key, option in options.items()}
+        changed, result = primitive(before, *(_plain(arg, before) for arg in args), **given)
         return self._record(primitive.__name__, args, options, name, changed, result)
 
     def _sample(self, primitive: Sampler, *args: Any, decision: Any, func: str | None = None) -> Any:
@@ -92,7 +99,7 @@ class ScheduleBase:
         """
         name = self._function_of(primitive.__name__, args, func)
         before = self.module[name]
-        chosen, result = primitive(before, *(_plain(arg) for arg in args), decision=decision, rng=self._rng)
+        chosen, result = primitive(before, *(_plain(arg, before) for arg in args), decision=decision, rng=self._rng)
         return self._record(primitive.__name__, args, {}, name, before, result, chosen)
 
     def _record(
@@ -106,12 +113,18 @@ class ScheduleBase:
         decision: Any = None,
     ) -> Any:
         """Takes over what a primitive gave, and appends the instruction to the trace."""
+        args, options = _without_defaults(getattr(type(self), primitive), args, options)
         written = tuple(self._written(arg) for arg in args)
         named = {key: self._written(option) for key, option in options.items()}
         given = _referenced(result, func)
         outputs: str | tuple[str, ...] = ()
         if given is not None:
-            outputs = tuple(self._named(item) for item in given) if isinstance(given, tuple) else self._named(given)
+            around = next((f"{arg.name}_" for arg in args if isinstance(arg, BlockRef)), "")
+            outputs = (
+                tuple(self._named(item, around) for item in given)
+                if isinstance(given, tuple)
+                else self._named(given, around)
+            )
         if changed is not self.module[func]:
             self.module = self.module.with_functions({**self.module.functions, func: changed})
         instruction = Instruction(primitive, written, named, outputs, decision)
@@ -130,15 +143,28 @@ class ScheduleBase:
             return "main"
         _refuse(primitive, f"say of which function: {', '.join(self.module.functions)}")
 
-    def _named(self, item: BlockRef | LoopRef | Sampled) -> str:
-        """A name for something that an instruction gave."""
-        name = f"{'v' if isinstance(item, Sampled) else 'b' if isinstance(item, BlockRef) else 'l'}{self._count}"
-        self._count += 1
+    def _named(self, item: BlockRef | LoopRef | Sampled, around: str) -> str:
+        """The name in the trace of something that an instruction gave: its own where that is free.
+
+        Args:
+            around: what makes a loop's name clearer: the block that it is around.
+        """
         if isinstance(item, Sampled):
+            name = self._free_name("sampled")
             self._samples[id(item)] = (item, name)  # held, so that the id stays its own
-        else:
-            self._names[item] = name
-        return name
+            return name
+        if item not in self._names:
+            own = item.name if isinstance(item, BlockRef) else item.var.name
+            self._names[item] = self._free_name(own, around + own)
+        return self._names[item]
+
+    def _free_name(self, *wishes: str) -> str:
+        """The first of ``wishes`` that is free, else the last with a number; from now on it is taken."""
+        names = [python_name(wish) for wish in wishes]
+        numbered = (f"{names[-1]}_{number}" for number in itertools.count(2))
+        found = next(name for name in itertools.chain(names, numbered) if name not in self._taken)
+        self._taken.add(found)
+        return found
 
     def _written(self, arg: Any) -> Any:
         """An argument as the trace holds it."""
@@ -155,14 +181,46 @@ class ScheduleBase:
         return arg
 
 
-def _plain(arg: Any) -> Any:
+def _plain(arg: Any, func: PrimFunc) -> Any:
+    """An argument as pure primitives take it; a variable in an expression is the size of that name in ``func``."""
     if isinstance(arg, BlockRef):
         return arg.name
     if isinstance(arg, LoopRef):
         return arg.var
     if isinstance(arg, list | tuple):
-        return tuple(_plain(item) for item in arg)
+        return tuple(_plain(item, func) for item in arg)
+    if isinstance(arg, Expr):
+        shapes = [p.shape if isinstance(p, Buffer) else (p,) for p in func.params]
+        sizes = {(v.name, v.dtype): v for shape in shapes for e in shape for v in walk(e) if isinstance(v, Var)}
+        known = {v: sizes.get((v.name, v.dtype), v) for v in walk(arg) if isinstance(v, Var) and v not in sizes.values()}
+        return substitute(arg, known) if known else arg
     return arg
+
+
+def _without_defaults(
+    method: Callable[..., Any], args: tuple[Any, ...], options: Mapping[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments of a method without those that it has by default; behind the first of these all have their names."""
+    parameters = _parameters(method)
+    short, named = list(args), dict(options)
+    if all(p.kind is not p.VAR_POSITIONAL for p in parameters):
+        for position, (parameter, arg) in enumerate(zip(parameters, args)):
+            if _is_default(parameter, arg):
+                del short[position:]
+                named |= {p.name: a for p, a in zip(parameters[position:], args[position:])}
+                break
+    known = {p.name: p for p in parameters}
+    return tuple(short), {key: value for key, value in named.items() if not _is_default(known[key], value)}
+
+
+@functools.cache
+def _parameters(method: Callable[..., Any]) -> list[inspect.Parameter]:
+    return list(inspect.signature(method).parameters.values())[1:]
+
+
+def _is_default(parameter: inspect.Parameter, value: Any) -> bool:
+    default = parameter.default
+    return value is default or (type(value) is type(default) and not isinstance(value, Expr) and value == default)
 
 
 def _referenced(result: Any, func: str) -> Any:
