@@ -18,10 +18,10 @@ from compiler_service.schedules.tiles import Tile, best_tile
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
-from crossfarm.ir.expr import Var
+from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.schedule.references import BlockRef, LoopRef
 from crossfarm.ir.schedule.schedule import Schedule
-from crossfarm.ir.schedule.tree import find_block
+from crossfarm.ir.schedule.tree import find_block, loops_above
 from crossfarm.ir.te.value import Value
 
 #: Products below which copying the factors costs more than the panels give.
@@ -183,13 +183,20 @@ class _Packed:
     def _tile_loops(self, block: BlockRef) -> tuple[list[LoopRef], LoopRef]:
         """Loops of tiles outside (those of other axes, of rows, of columns), a step of the sum inside; both."""
         sch, tile = self.sch, self.tile
-        loops = dict(zip((axis.var for axis in self.found.block.iter_vars), sch.get_loops(block)))
+        loops = dict(zip((axis.var for axis in self.found.block.iter_vars), self._loops_of_axes(block)))
         row, column, step = (loops.pop(a) for a in (self.plan.row, self.plan.column, self.plan.sum))
         row_tiles, in_row = sch.split(row, [None, tile.rows])
         column_tiles, vector, lane = sch.split(column, [None, tile.vectors, tile.lanes])
         others = list(loops.values())
         sch.reorder(*others, row_tiles, column_tiles, step, in_row, vector, lane)
         return [*others, row_tiles, column_tiles], step
+
+    def _loops_of_axes(self, block: BlockRef) -> list[LoopRef]:
+        """The loop of each axis, in the order of the axes: a program may nest them in any other."""
+        realize = find_block(self.site.func, block.name)
+        above = loops_above(self.site.func, realize)
+        of_var: dict[Expr, LoopRef] = dict(zip((loop.var for loop in above), self.sch.get_loops(block)))
+        return [of_var[value] for value in realize.iter_values]
 
     def _block_for_caches(self, tiles: list[LoopRef]) -> None:
         """Blocks of rows in parallel; all columns pass by a block's panels while these stay in the cache."""
