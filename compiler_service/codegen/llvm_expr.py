@@ -69,7 +69,7 @@ class ExprEmitter:
         vars: values of the variables in scope.
         pointers: address of each buffer's first element.
         strides: in elements, for each buffer.
-        streamed_bytes: size of the vectors that are stored around the caches, and lie at multiples of it; 0 for none.
+        streamed: buffers whose vectors are stored around the caches, and lie at multiples of their size.
     """
 
     def __init__(self, function: str, half: HalfConversions, dots: DotProducts) -> None:
@@ -80,7 +80,7 @@ class ExprEmitter:
         self.vars: dict[Var, Value] = {}
         self.pointers: dict[Buffer, Value] = {}
         self.strides: dict[Buffer, tuple[Expr, ...]] = {}
-        self.streamed_bytes = 0
+        self.streamed: frozenset[Buffer] = frozenset()
         self.failures = Failures()
         self.externs: dict[str, str] = {}
         self._unsafe: dict[Expr, bool] = {}
@@ -360,7 +360,7 @@ class ExprEmitter:
         lanes = max(dt.lanes_of(value.dtype), *(dt.lanes_of(i.dtype) for i in indices), 1)
         if lanes == 1 or self._is_contiguous(buffer, indices):
             pointer = self.address(buffer, tuple(_first_lane(i) for i in indices))
-            self._store(pointer, self._widen_lanes(value, lanes))
+            self._store(pointer, self._widen_lanes(value, lanes), around_caches=lanes > 1 and buffer in self.streamed)
             return
         offsets = self._lane_offsets(buffer, indices, lanes)
         value = self._widen_lanes(value, lanes)
@@ -375,16 +375,16 @@ class ExprEmitter:
         raw = self.b.value(dtype, f"load {memory_type(dtype)}, ptr {pointer.text}, align 1")
         return self.b.value(dtype, f"icmp ne {memory_type(dtype)} {raw.text}, zeroinitializer")
 
-    def _store(self, pointer: Value, value: Value) -> None:
+    def _store(self, pointer: Value, value: Value, *, around_caches: bool = False) -> None:
         text = value.typed
         if dt.is_bool(value.dtype):
             byte = memory_type(value.dtype)
             text = f"{byte} {self.b.value(value.dtype, f'zext {value.typed} to {byte}').text}"
-        size = dt.itemsize(value.dtype)
-        if size == self.streamed_bytes:
-            self.b.do(f"store {text}, ptr {pointer.text}, align {size}, !nontemporal !1")
+        if around_caches:
+            text, suffix = f"{text}, ptr {pointer.text}, align {dt.itemsize(value.dtype)}", ", !nontemporal !1"
         else:
-            self.b.do(f"store {text}, ptr {pointer.text}, align {dt.bits(value.dtype) // 8}")
+            text, suffix = f"{text}, ptr {pointer.text}, align {dt.bits(value.dtype) // 8}", ""
+        self.b.do(f"store {text}{suffix}")
 
     def address(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Value:
         """Pointer to an element."""

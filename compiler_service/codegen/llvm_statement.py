@@ -144,7 +144,7 @@ class StatementEmitter(ExprEmitter):
         if node.kind == "parallel":
             self.parallel(node)
             return
-        streams = None if self.streamed_bytes else streamed(node, self.strides)
+        streams = None if self.streamed else streamed(node, self.strides)
         if streams is None:
             self.loop(node, self.bounds(node))
         else:
@@ -161,9 +161,9 @@ class StatementEmitter(ExprEmitter):
         around, through, end = self.b.name("around"), self.b.name("through"), self.b.name("end")
         self.b.branch(aligned, around, through)
         self.b.open(around)
-        self.streamed_bytes = width
+        self.streamed = frozenset(buffer for buffer, _ in stores)
         self.loop(node, self.bounds(node))
-        self.streamed_bytes = 0
+        self.streamed = frozenset()
         self.has_streamed = True
         self.b.jump(end)
         self.b.open(through)

@@ -36,7 +36,7 @@ def streamed(loop: For, strides: dict[Buffer, tuple[Expr, ...]]) -> tuple[int, t
     starts: dict[Var, Expr] = {n.var: n.min for n in inside if isinstance(n, For)}
     own = {n.buffer for n in inside if isinstance(n, Allocate)}
     stores = [n for n in inside if isinstance(n, BufferStore) and n.buffer not in own]
-    if not stores or own:
+    if not stores:
         return None
     widths = {dt.itemsize(store.value.dtype) for store in stores}
     width = widths.pop()

@@ -14,9 +14,10 @@ from compiler_service.schedules.nests import Nest, nest_of, temporaries
 from compiler_service.schedules.vectors import is_worth_threads, parallelize, should_stream, vectorize_map
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
-from crossfarm.ir.expr import BufferLoad, Expr, IntImm
-from crossfarm.ir.stmt import IterVar
-from crossfarm.ir.visitor import walk
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Var
+from crossfarm.ir.stmt import BufferStore, IterVar
+from crossfarm.ir.visitor import Node, children, walk
 
 if TYPE_CHECKING:
     from crossfarm.ir.schedule.references import LoopRef
@@ -142,9 +143,21 @@ def _is_flat(nest: Nest) -> bool:
         if used and not (plain and tuple(map(const_int, load.buffer.shape)) == shape):
             return False
     # an axis used as a number would have to be computed from the one index
-    inside = {id(v) for n in walk(nest.block.body) if isinstance(n, BufferLoad) for i in n.indices for v in walk(i)}
-    inside |= {id(v) for s in nest.stores for i in s.indices for v in walk(i)}
-    return not any(n in axes and id(n) not in inside for n in walk(nest.block.body))
+    return not _counts(nest.block.body, frozenset(axes))
+
+
+def _counts(node: Node, axes: frozenset[Var]) -> bool:
+    """Whether an axis is used otherwise than to index."""
+    stack: list[Node | Buffer] = [node]
+    while stack:
+        current = stack.pop()
+        if current in axes:
+            return True
+        if isinstance(current, BufferStore):
+            stack.append(current.value)
+        elif not isinstance(current, (BufferLoad, Buffer)):
+            stack.extend(children(current))
+    return False
 
 
 def _variables(index: object) -> set[object]:
