@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_math import emit_call
+from compiler_service.codegen.llvm_strided import small_stride, strided_load
 from compiler_service.codegen.llvm_text import (
     Builder,
     Value,
@@ -348,6 +349,15 @@ class ExprEmitter:
         if lanes == 1 or self._is_contiguous(buffer, node.indices):
             pointer = self.address(buffer, tuple(_first_lane(i) for i in node.indices))
             return self.load(pointer, node.dtype)
+        stride = small_stride(buffer, node.indices, self.strides[buffer][-1])
+        if stride is not None:
+            first = self._offset(buffer, tuple(_first_lane(i) for i in node.indices))
+
+            def load(behind: int, dtype: str) -> Value:
+                offset = self.b.value(first.dtype, f"add nsw {first.typed}, {behind}")
+                return self.load(self._element(buffer, offset), dtype)
+
+            return strided_load(self.b, load, node.dtype, stride)
         offsets = self._lane_offsets(buffer, node.indices, lanes)
         vector = Value("poison", node.dtype)
         for lane in range(lanes):
