@@ -77,6 +77,8 @@ def sizes_of(found: Convolution) -> Sizes | str:
     if filters is None or width is None or height is None or None in sums:
         return "its filters, window or pixels are of symbolic number"
     steps = math.prod(s or 0 for s in sums)
+    if width * height == 1:
+        return "one pixel makes no panel"
     if filters * width * height * steps < _FEWEST_PRODUCTS:
         return f"{filters * width * height * steps} products are too few to lay out panels for"
     outer = [found.extent(axis) for axis in found.outer]
@@ -109,6 +111,7 @@ class _Panels:
         self.outer = [f"o{n}" for n in range(len(found.outer))] + (["g"] if found.group is not None else [])
         self.tall = ["y"] if found.rows is not None else []
         self.sums = [f"s{n}" for n in range(len(found.sums))]
+        self.filled = self.sums  # those that a panel has: an axis of one iteration may be missing
 
     def run(self) -> None:
         sch = self.sch
@@ -147,11 +150,12 @@ class _Panels:
         used = self._axes_of(read)
         data = [part for part, axis in zip(self.axes, self._block_of(self.conv).iter_vars) if axis.var in used]
         panel = sch.reindex(self.conv, ("read", read))
+        self.filled = [s for s in self.sums if s in data]
 
         def of_data(*axes: Value) -> list[Value]:
             at = dict(zip(data, axes))
             tiles, pixel = self._pixels(at)
-            return [*(at[o] for o in self.outer if o in at), *tiles, *(at[s] for s in self.sums), pixel]
+            return [*(at[o] for o in self.outer if o in at), *tiles, *(at[s] for s in self.filled), pixel]
 
         def of_block(*axes: Value) -> list[Value]:
             at = dict(zip(self.axes, axes))
@@ -176,11 +180,12 @@ class _Panels:
         self.sch.transform_layout(self.conv, ("write", 0), flat)
 
     def _pixels(self, at: dict[str, Value]) -> tuple[list[Value], Value]:
-        """Which panel a pixel is in, and where."""
-        if not self.tall:
+        """Which panel a pixel is in, and where. An axis of one iteration may be missing."""
+        if "y" not in at:
             return [], at["x"]
         rows = self.tile.image_rows
-        return [at["y"] // rows], (at["y"] % rows) * self.sizes.width + at["x"]
+        tiles, row = [at["y"] // rows], at["y"] % rows
+        return tiles, (row * self.sizes.width + at["x"] if "x" in at else row)
 
     def _pad(self, panel: BlockRef) -> BlockRef:
         """Filters and pixels become multiples of the tile; the block that fills the panels then."""
@@ -244,8 +249,10 @@ class _Panels:
         """A panel is filled by rows of the image, which are contiguous in it."""
         sch = self.sch
         if self.tile.chunk:
-            window = len(self.sums)  # of the panel's loops these and the pixels are left to a thread, but the channels
-            sch.parallel(sch.fuse(*sch.get_loops(panel)[:-window]))
+            # of the panel's loops the window's and the pixels are left to a thread
+            loops = sch.get_loops(panel)
+            shared = loops[: -1 - len([s for s in self.filled if s != "s0"])] or (sch.add_unit_loop(loops[0]),)
+            sch.parallel(sch.fuse(*shared) if len(shared) > 1 else shared[0])
         sch.vectorize(sch.split(sch.get_loops(panel)[-1], [None, self.sizes.width])[1])
 
     def _unroll_window(self, steps: list[LoopRef]) -> None:
