@@ -15,10 +15,12 @@ from compiler_service.schedules.base import Choice, Refusal, Rule, Site
 from compiler_service.schedules.columns import Columns, Whole
 from compiler_service.schedules.conv2d import Conv2d
 from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.depthwise import Depthwise
 from compiler_service.schedules.elementwise import Elementwise
 from compiler_service.schedules.fallback import Fallback
 from compiler_service.schedules.matmul import Matmul
 from compiler_service.schedules.rows import Rows
+from compiler_service.schedules.skinny import DotProducts, SkinnyMatmul
 from compiler_service.schedules.transpose import Transpose
 from crossfarm.errors import BuildFailed, ScheduleError
 from crossfarm.ir.expr import IntImm
@@ -33,7 +35,19 @@ if TYPE_CHECKING:
     from crossfarm.target import Target
 
 #: Every rule of CPU targets; a block goes to the first that fits.
-RULES: tuple[Rule, ...] = (Conv2d(), Matmul(), Rows(), Columns(), Whole(), Transpose(), Elementwise(), Fallback())
+RULES: tuple[Rule, ...] = (
+    Depthwise(),
+    Conv2d(),
+    SkinnyMatmul(),
+    DotProducts(),
+    Matmul(),
+    Rows(),
+    Columns(),
+    Whole(),
+    Transpose(),
+    Elementwise(),
+    Fallback(),
+)
 #: Values of the build option besides the name of a rule: rules choose, or every loop runs as it is written.
 DEFAULT, NONE = "default", "none"
 

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from compiler_service.schedules.nests import nest_of
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Cast, Expr, FloatImm, IntImm, Var
+from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import key
+from crossfarm.ir.schedule.references import BlockRef, LoopRef
+from crossfarm.ir.schedule.schedule import Schedule
+from crossfarm.ir.schedule.tree import find_block
 from crossfarm.ir.stmt import Block, BufferStore
 
 
@@ -69,9 +74,12 @@ class Contraction:
         return product
 
 
-def contraction_of(block: Block) -> Contraction | str:
-    """The contraction that ``block`` computes, or why it computes none."""
-    store = block.body
+def contraction_of(func: PrimFunc, name: str) -> Contraction | str:
+    """The contraction that the block ``name`` computes under plain loops, or why it computes none."""
+    nest = nest_of(func, name)
+    if isinstance(nest, str):
+        return nest
+    block, store = nest.block, nest.block.body
     if not isinstance(store, BufferStore) or not isinstance(block.init, BufferStore):
         return "it is not one store with an initial value"
     start = _converted(block.init.value)
@@ -114,6 +122,13 @@ def contraction_of(block: Block) -> Contraction | str:
         sums=sums,
         extents={axis.var: axis.dom.extent for axis in block.iter_vars},
     )
+
+
+def loops_of_axes(schedule: Schedule, block: BlockRef) -> list[LoopRef]:
+    """The loop of each axis of a block under plain loops, in the order of the axes: a program nests them in any."""
+    realize = find_block(schedule.module[block.func], block.name)
+    by_var: dict[Expr, LoopRef] = {loop.var: loop for loop in schedule.get_loops(block)}
+    return [by_var[value] for value in realize.iter_values]
 
 
 def _added(store: BufferStore) -> Binary | None:

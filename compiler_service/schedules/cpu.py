@@ -14,6 +14,8 @@ _KIB = 1 << 10
 #: Caches of a core that a target does not tell, by architecture: small enough for nearly every core in use.
 _USUAL_CACHES = {"x86_64": (32 * _KIB, 512 * _KIB), "aarch64": (32 * _KIB, 256 * _KIB)}
 _SMALLEST_CACHES = (16 * _KIB, 128 * _KIB)
+#: Threads of a target that does not tell.
+USUAL_THREADS = 8
 
 
 @dataclass(frozen=True)

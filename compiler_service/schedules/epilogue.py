@@ -6,6 +6,8 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule.dependencies import consumers, producers, scope_blocks
+from crossfarm.ir.schedule.references import BlockRef
+from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.schedule.tree import find_block, parent_block
 from crossfarm.ir.stmt import BlockRealize, BufferStore
 from crossfarm.ir.visitor import walk
@@ -32,6 +34,14 @@ def epilogue_of(func: PrimFunc, block: str, open_blocks: tuple[str, ...]) -> tup
             return tuple(chain)  # something else that it needs is computed in between
         chain.append(following.block.name)
         realize = following
+
+
+def fused_epilogue(schedule: Schedule, function: str, names: tuple[str, ...]) -> BlockRef | None:
+    """The blocks of ``epilogue_of`` as one, in which the others are inlined; None where there are none."""
+    blocks = [schedule.get_block(name, func=function) for name in names]
+    for block in blocks[:-1]:
+        schedule.compute_inline(block)
+    return blocks[-1] if blocks else None
 
 
 def _is_temporary(func: PrimFunc, realize: BlockRealize, buffer: Buffer) -> bool:

@@ -12,16 +12,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.contraction import Contraction, Operand, contraction_of
-from compiler_service.schedules.epilogue import epilogue_of
+from compiler_service.schedules.contraction import Contraction, Operand, contraction_of, loops_of_axes
+from compiler_service.schedules.cpu import USUAL_THREADS
+from compiler_service.schedules.epilogue import epilogue_of, fused_epilogue
 from compiler_service.schedules.tiles import Tile, best_tile
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
-from crossfarm.ir.expr import Expr, Var
+from crossfarm.ir.expr import Var
 from crossfarm.ir.schedule.references import BlockRef, LoopRef
 from crossfarm.ir.schedule.schedule import Schedule
-from crossfarm.ir.schedule.tree import find_block, loops_above
 from crossfarm.ir.te.value import Value
 
 #: Products below which copying the factors costs more than the panels give.
@@ -29,7 +29,6 @@ _FEWEST_PRODUCTS = 16**3
 _FEWEST_ROWS = 4
 #: Parallel chunks for each thread, so that the last ones to finish have little left to wait for.
 _CHUNKS_PER_THREAD = 4
-_USUAL_THREADS = 8
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class Matmul:
     vectors: int | None = None
 
     def match(self, site: Site) -> Fit | Refusal:
-        found = contraction_of(find_block(site.func, site.block).block)
+        found = contraction_of(site.func, site.block)
         if isinstance(found, str):
             return Refusal(found)
         plan = _Plan.of(found)
@@ -67,7 +66,7 @@ class Matmul:
         return Fit(taken, reason)
 
     def apply(self, site: Site, fit: Fit) -> None:
-        found = contraction_of(find_block(site.func, site.block).block)
+        found = contraction_of(site.func, site.block)
         assert isinstance(found, Contraction)
         plan = _Plan.of(found)
         assert isinstance(plan, _Plan)
@@ -118,7 +117,7 @@ class _Packed:
     def run(self) -> None:
         sch, tile = self.sch, self.tile
         block = sch.get_block(self.site.block, func=self.site.function)
-        last = self._epilogue()
+        last = fused_epilogue(sch, self.site.function, self.fit.blocks[1:])
         left, right, result = self._pad(block)
         self._pack(block, self.found.left, left, self.plan.row, tile.rows)
         self._pack(block, self.found.right, right, self.plan.column, tile.columns)
@@ -136,16 +135,6 @@ class _Packed:
             sch.unroll(vectors)
             sch.vectorize(lanes)
         self._block_for_caches(tiles)
-
-    def _epilogue(self) -> BlockRef | None:
-        """The elementwise blocks behind the sum as one."""
-        names = self.fit.blocks[1:]
-        for name in names[:-1]:
-            self.sch.compute_inline(self._block(name))
-        return self._block(names[-1]) if names else None
-
-    def _block(self, name: str) -> BlockRef:
-        return self.sch.get_block(name, func=self.site.function)
 
     def _pad(self, block: BlockRef) -> tuple[BlockRef | None, BlockRef | None, BlockRef | None]:
         """Axes become multiples of the tile; the blocks that copy the factors and the result for that, if any."""
@@ -183,20 +172,13 @@ class _Packed:
     def _tile_loops(self, block: BlockRef) -> tuple[list[LoopRef], LoopRef]:
         """Loops of tiles outside (those of other axes, of rows, of columns), a step of the sum inside; both."""
         sch, tile = self.sch, self.tile
-        loops = dict(zip((axis.var for axis in self.found.block.iter_vars), self._loops_of_axes(block)))
+        loops = dict(zip((axis.var for axis in self.found.block.iter_vars), loops_of_axes(sch, block)))
         row, column, step = (loops.pop(a) for a in (self.plan.row, self.plan.column, self.plan.sum))
         row_tiles, in_row = sch.split(row, [None, tile.rows])
         column_tiles, vector, lane = sch.split(column, [None, tile.vectors, tile.lanes])
         others = list(loops.values())
         sch.reorder(*others, row_tiles, column_tiles, step, in_row, vector, lane)
         return [*others, row_tiles, column_tiles], step
-
-    def _loops_of_axes(self, block: BlockRef) -> list[LoopRef]:
-        """The loop of each axis, in the order of the axes: a program may nest them in any other."""
-        realize = find_block(self.site.func, block.name)
-        above = loops_above(self.site.func, realize)
-        of_var: dict[Expr, LoopRef] = dict(zip((loop.var for loop in above), self.sch.get_loops(block)))
-        return [of_var[value] for value in realize.iter_values]
 
     def _block_for_caches(self, tiles: list[LoopRef]) -> None:
         """Blocks of rows in parallel; all columns pass by a block's panels while these stay in the cache."""
@@ -213,5 +195,5 @@ class _Packed:
         if rows is None:
             return min(fitting, 4)
         tiles = -(-rows // self.tile.rows)
-        threads = self.site.cpu.threads or _USUAL_THREADS
+        threads = self.site.cpu.threads or USUAL_THREADS
         return max(min(fitting, tiles // (_CHUNKS_PER_THREAD * threads)), 1)
