@@ -210,11 +210,12 @@ class _Operands(Mutator):
 
     def _copy_in(self, old: Buffer, new: Buffer, indices: tuple[Expr, ...]) -> Stmt:
         def store(v: tuple[Var, ...]) -> BufferStore:
-            inside = [
-                ops.compare("lt", at, self.extents[i])
-                for at, i in zip(v, indices)
-                if isinstance(i, Var) and i in self.grown
-            ]
+            inside = []
+            for at, i, dim in zip(v, indices, old.shape):
+                if isinstance(i, Var) and i in self.grown:
+                    inside.append(ops.compare("lt", at, self.extents[i]))
+                    if not same_size(self.extents[i], dim):  # a condition in the block may keep it inside
+                        inside.append(ops.compare("lt", at, dim))
             zero = ops.const(0, old.dtype)
             return BufferStore(new, ops.if_then_else(ops.logical_and(*inside), BufferLoad(old, v), zero), v)
 

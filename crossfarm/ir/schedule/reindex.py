@@ -197,8 +197,9 @@ def _reindexed(realize: BlockRealize, old: Buffer, new: Buffer, axes: tuple[Iter
             block,
             body=body,
             init=init,
-            reads=tuple(element if r.buffer is old else r for r in block.reads),
-            writes=tuple(element if w.buffer is old else w for w in block.writes),
+            # a region may be where an element of the buffer says
+            reads=tuple(element if r.buffer is old else change.mutate(r) for r in block.reads),
+            writes=tuple(element if w.buffer is old else change.mutate(w) for w in block.writes),
         ),
     )
 
