@@ -34,6 +34,10 @@ test: venv arm64-root ## all tests, those on the emulated aarch64 agent too
 test-fast: venv ## the tests that take less than ten seconds each and need no emulator
 	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not emulated" $(PYTEST_ARGS)
 
+.PHONY: test-schedules
+test-schedules: venv ## SCHEDULES random sequences of schedule primitives for each of some programs
+	CROSSFARM_TEST_SCHEDULES=$(or $(SCHEDULES),2000) $(BIN)/pytest --timeout 0 tests/schedule/test_properties.py
+
 .PHONY: lint
 lint: venv ## formatter, linter, type checker, import floors
 	$(BIN)/ruff check .
