@@ -54,7 +54,7 @@ def test_a_trace_is_python() -> None:
     sch = tiled()
     scope: dict[str, object] = {"sch": schedule(MATMUL)}
     text = sch.trace.as_python()
-    assert text.startswith("b0 = sch.get_block('C', 'main')\nl1, l2, l3 = sch.get_loops(b0)\n")
+    assert text.startswith('C = sch.get_block("C", "main")\ni, j, k = sch.get_loops(C)\n')
     exec(text, scope)  # noqa: S102 - what users do with it
     again = scope["sch"]
     assert isinstance(again, Schedule)
@@ -76,7 +76,7 @@ def test_a_decision_that_does_not_fit_is_refused_with_the_instruction() -> None:
     trace = tiled().trace
     (tile, _), *_ = trace.decisions().items()
     with pytest.raises(
-        TraceError, match=r"instruction 2 of the trace, v4, v5 = sch.sample_perfect_tile.*not 2 factors"
+        TraceError, match=r"instruction 2 of the trace, tile_0, tile_1 = sch.sample_perfect_tile.*not 2 factors"
     ):
         replayed(trace.with_decision(tile, (5, 7)))
     with pytest.raises(TraceError, match="instruction 0 makes no decision; those that do: 2, 4"):
@@ -84,9 +84,9 @@ def test_a_decision_that_does_not_fit_is_refused_with_the_instruction() -> None:
 
 
 def test_a_trace_that_no_longer_fits_names_the_instruction() -> None:
-    with pytest.raises(TraceError, match=r"instruction 1 of the trace, l1, l2, l3 = sch.get_loops\(b0\)"):
+    with pytest.raises(TraceError, match=r"instruction 1 of the trace, i, j, k = sch.get_loops\(C\)"):
         replayed(tiled().trace, CHAIN)
-    with pytest.raises(TraceError, match=r"instruction 0 of the trace, b0 = .*no block 'C'"):
+    with pytest.raises(TraceError, match=r"instruction 0 of the trace, C = .*no block 'C'"):
         replayed(tiled().trace, SYMBOLIC)
 
 
@@ -100,6 +100,8 @@ def test_a_trace_that_no_longer_fits_names_the_instruction() -> None:
         (lambda data: data["instructions"][3].update(args=[{"expr": ["import", "os"]}]), "cannot read the expression"),
         (lambda data: data["instructions"][3].pop("primitive"), "instruction 3 of the trace names no primitive"),
         (lambda data: data["instructions"][3].update(outputs=["import os"]), "results without names"),
+        (lambda data: data["instructions"][3].update(primitive="os.system('x') or split"), "which is no primitive"),
+        (lambda data: data["instructions"][3].update(options={"a=1, b": 2}), "options that are not a mapping"),
     ],
 )
 def test_what_is_no_trace_is_refused(change: object, reason: str) -> None:

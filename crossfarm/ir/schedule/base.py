@@ -119,11 +119,11 @@ class ScheduleBase:
         given = _referenced(result, func)
         outputs: str | tuple[str, ...] = ()
         if given is not None:
-            around = next((f"{arg.name}_" for arg in args if isinstance(arg, BlockRef)), "")
+            around = next((arg.name for arg in args if isinstance(arg, BlockRef)), "")
             outputs = (
-                tuple(self._named(item, around) for item in given)
+                tuple(self._named(item, around, f"tile_{position}") for position, item in enumerate(given))
                 if isinstance(given, tuple)
-                else self._named(given, around)
+                else self._named(given, around, "choice")
             )
         if changed is not self.module[func]:
             self.module = self.module.with_functions({**self.module.functions, func: changed})
@@ -143,19 +143,20 @@ class ScheduleBase:
             return "main"
         _refuse(primitive, f"say of which function: {', '.join(self.module.functions)}")
 
-    def _named(self, item: BlockRef | LoopRef | Sampled, around: str) -> str:
+    def _named(self, item: BlockRef | LoopRef | Sampled, block: str, number: str) -> str:
         """The name in the trace of something that an instruction gave: its own where that is free.
 
         Args:
-            around: what makes a loop's name clearer: the block that it is around.
+            block: what the instruction was about: makes a loop's name clearer.
+            number: the name of a number.
         """
         if isinstance(item, Sampled):
-            name = self._free_name("sampled")
+            name = self._free_name(number)
             self._samples[id(item)] = (item, name)  # held, so that the id stays its own
             return name
         if item not in self._names:
             own = item.name if isinstance(item, BlockRef) else item.var.name
-            self._names[item] = self._free_name(own, around + own)
+            self._names[item] = self._free_name(own, f"{block}_{own}" if block else own)
         return self._names[item]
 
     def _free_name(self, *wishes: str) -> str:
@@ -187,13 +188,14 @@ def _plain(arg: Any, func: PrimFunc) -> Any:
         return arg.name
     if isinstance(arg, LoopRef):
         return arg.var
+    if isinstance(arg, Sampled):
+        return int(arg)  # where it came from is the trace's to know, not the module's
     if isinstance(arg, list | tuple):
         return tuple(_plain(item, func) for item in arg)
     if isinstance(arg, Expr):
         shapes = [p.shape if isinstance(p, Buffer) else (p,) for p in func.params]
         sizes = {(v.name, v.dtype): v for shape in shapes for e in shape for v in walk(e) if isinstance(v, Var)}
-        known = {v: sizes.get((v.name, v.dtype), v) for v in walk(arg) if isinstance(v, Var) and v not in sizes.values()}
-        return substitute(arg, known) if known else arg
+        return substitute(arg, {v: sizes.get((v.name, v.dtype), v) for v in walk(arg) if isinstance(v, Var)})
     return arg
 
 

@@ -25,7 +25,7 @@ from crossfarm.ir.visitor import substitute
 
 
 def cache_read(
-    func: PrimFunc, block: str, read_index: int, scope: str, consumer_blocks: Sequence[str] = ()
+    func: PrimFunc, block: str, read_index: int, scope: str, consumer_blocks: Sequence[str] | None = None
 ) -> tuple[PrimFunc, str]:
     """Consumers read a copy, made before the first of them; the name of the block that copies.
 
@@ -35,7 +35,7 @@ def cache_read(
     Args:
         read_index: which of the block's reads.
         scope: memory of the copy, one of SCOPES.
-        consumer_blocks: blocks of the scope that read the copy; () for all that read the buffer.
+        consumer_blocks: blocks of the scope that read the copy; None for all that read the buffer.
 
     Raises:
         ScheduleError: the block writes the buffer too, a consumer is elsewhere, or no place is after the producers
@@ -75,7 +75,7 @@ def cache_read(
 
 
 def cache_write(
-    func: PrimFunc, block: str, write_index: int, scope: str, consumer_blocks: Sequence[str] = ()
+    func: PrimFunc, block: str, write_index: int, scope: str, consumer_blocks: Sequence[str] | None = None
 ) -> tuple[PrimFunc, str]:
     """The block computes into a copy, which is written to the buffer right after; the name of the block that copies.
 
@@ -141,7 +141,7 @@ def _consumers(
     siblings: Sequence[BlockRealize],
     realize: BlockRealize,
     buffer: Buffer,
-    names: Sequence[str],
+    names: Sequence[str] | None,
     primitive: str,
 ) -> tuple[BlockRealize, ...]:
     """The blocks named, or all that read the buffer and do not write it."""

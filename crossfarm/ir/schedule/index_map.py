@@ -13,9 +13,11 @@ from crossfarm.ir.arith import Analyzer, const_int, structural_key
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Expr, Var
 from crossfarm.ir.ops import Operand, as_expr
+from crossfarm.ir.printer_names import python_name
 from crossfarm.ir.regions import infer_accesses, simplify
 from crossfarm.ir.schedule.index_arith import fold, proves
 from crossfarm.ir.schedule.iter_map import ONE, Digit, Form, IterMap, NotAffine, Size, is_smaller
+from crossfarm.ir.schedule.python_text import python_expr
 from crossfarm.ir.stmt import Evaluate, For, Stmt
 from crossfarm.ir.te.value import Value
 from crossfarm.ir.visitor import Mutator, substitute, walk
@@ -48,13 +50,13 @@ class IndexMap:
         names += [f"i{position}" for position in range(len(names), ndim)]
         inputs = tuple(Var(name, dtype) for name in names[:ndim])
         outputs = source(*(Value(v) for v in inputs))
-        return cls(inputs, tuple(o.expr if isinstance(o, Value) else as_expr(o) for o in outputs))
+        return cls(inputs, tuple(_output(o, dtype) for o in outputs))
 
     def __str__(self) -> str:
-        from crossfarm.ir.printer import print_node  # messages alone need it
-
-        inputs = ", ".join(v.name for v in self.inputs)
-        return f"lambda {inputs}: [{', '.join(print_node(e).strip() for e in self.outputs)}]"
+        """Python that gives the map again, as ``lambda m, k: [m // 8, k, m % 8]``."""
+        inputs = ", ".join(python_name(v.name) for v in self.inputs)
+        number = self.inputs[0].dtype if self.inputs else None
+        return f"lambda {inputs}: [{', '.join(python_expr(e, self.inputs, number) for e in self.outputs)}]"
 
     def indices(self, indices: Sequence[Expr], analyzer: Analyzer | None = None) -> tuple[Expr, ...]:
         """Where the element at ``indices`` goes, folded by what the analyzer knows."""
@@ -232,6 +234,13 @@ class _Remainders(Mutator):
             return self.mutate_children(node)
         self.found.append((Var("r", node.dtype), node.b))
         return self.found[-1][0]
+
+
+def _output(value: Value | Operand, dtype: str) -> Expr:
+    """What a callable gave for one output; a Python number has the dtype of the inputs."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return ops.const(value, dtype)
+    return value.expr if isinstance(value, Value) else as_expr(value)
 
 
 def _check_count(have: int, want: int) -> None:

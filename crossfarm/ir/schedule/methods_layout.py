@@ -33,7 +33,7 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: a consumer writes the buffer too, or no place is after all producers and before all
                 consumers.
         """
-        return self._apply(cache.cache_read, block, read_index, scope, tuple(consumer_blocks or ()))
+        return self._apply(cache.cache_read, block, read_index, scope, consumer_blocks)
 
     def cache_write(
         self, block: BlockRef, write_index: int, scope: str, consumer_blocks: Sequence[BlockRef] | None = None
@@ -48,7 +48,7 @@ class LayoutMethods(ScheduleBase):
         Raises:
             ScheduleError: another block writes the buffer too, or some element that would be copied may not be written.
         """
-        return self._apply(cache.cache_write, block, write_index, scope, tuple(consumer_blocks or ()))
+        return self._apply(cache.cache_write, block, write_index, scope, consumer_blocks)
 
     def reindex(self, block: BlockRef, buffer: tuple[str, int]) -> BlockRef:
         """Lets a block access a copy indexed by those of its axes that the access uses; the block that copies.

@@ -12,8 +12,12 @@
 As JSON::
 
     {"trace_version": 1, "instructions": [
-      {"primitive": "get_block", "args": ["C", "main"], "outputs": "b0"},
-      {"primitive": "split", "args": [{"ref": "l1"}, [null, {"ref": "v4"}], true, false], "outputs": ["l5", "l6"]}, …]}
+      {"primitive": "get_block", "args": ["C", "main"], "outputs": "C"},
+      {"primitive": "get_loops", "args": [{"ref": "C"}], "outputs": ["i", "j", "k"]},
+      {"primitive": "split", "args": [{"ref": "i"}, [null, {"ref": "choice"}]], "outputs": ["i_0", "i_1"]}, …]}
+
+Results are named after the blocks and loops they are; arguments that have their default value are left out, so the
+defaults of primitives are part of the format.
 """
 
 from __future__ import annotations
@@ -54,7 +58,7 @@ class Instruction:
     decision: Any = None
 
     def as_python(self) -> str:
-        """The call, as ``l3, l4 = sch.split(l1, (None, 8))``."""
+        """The call, as ``i_0, i_1 = sch.split(i, (None, 8))``."""
         return self._python("sch")
 
     def _python(self, schedule: str) -> str:
@@ -121,8 +125,19 @@ class Trace:
                 ) from refused
 
     def as_python(self, name: str = "sch") -> str:
-        """The trace as Python statements over a Schedule called ``name``, which decide as recorded."""
-        return "".join(f"{i._python(name)}\n" for i in self.instructions)
+        """The trace as Python statements, which on a Schedule of the original module give the same one, with the same
+        decisions.
+
+        Args:
+            name: of the variable that holds the Schedule.
+
+        Raises:
+            TraceError: a result has that name.
+        """
+        if any(name in ((i.outputs,) if isinstance(i.outputs, str) else i.outputs) for i in self.instructions):
+            raise TraceError(f"{name} is the name of a result in this trace", hint="give the schedule another name")
+        calls = "".join(f"{i._python(name)}\n" for i in self.instructions)
+        return f"from crossfarm import te\n\n{calls}" if "te." in calls else calls
 
     def to_json(self) -> str:
         """The trace as JSON text with its version, deterministic. Raises TraceError for an argument without a form."""
@@ -199,8 +214,10 @@ def _instruction(position: int, entry: Any) -> Instruction:
 
     if not isinstance(entry, dict) or not isinstance(entry.get("primitive"), str):
         refuse("names no primitive")
+    if not entry["primitive"].isidentifier():
+        refuse(f"names {entry['primitive'][:40]!r}, which is no primitive")
     args, options, outputs = entry.get("args", []), entry.get("options", {}), entry.get("outputs", ())
-    if not isinstance(args, list) or not isinstance(options, dict):
+    if not isinstance(args, list) or not isinstance(options, dict) or not all(map(str.isidentifier, options)):
         refuse("has arguments that are not a list, or options that are not a mapping")
     names = [outputs] if isinstance(outputs, str) else outputs
     if not isinstance(names, list | tuple) or not all(isinstance(n, str) and n.isidentifier() for n in names):

@@ -15,6 +15,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
 from crossfarm.ir.expr import BINARY_OPS, Binary, Cast, Expr, FloatImm, IntImm, Not, Select, StringImm, Var
 from crossfarm.ir.schedule.index_map import IndexMap
+from crossfarm.ir.schedule.python_text import python_expr
 from crossfarm.ir.schedule.references import Output
 
 #: An argument nested deeper is refused: traces come from outside.
@@ -145,34 +146,20 @@ def python_value(value: Any) -> str:
         case Output(name):
             return name
         case float() if value != value or abs(value) == float("inf"):
-            return f"float({str(value)!r})"
+            return f"float({_quoted(str(value))})"
+        case str():
+            return _quoted(value)
         case tuple() | list():
             return f"({', '.join(python_value(v) for v in value)}{',' if len(value) == 1 else ''})"
         case Mapping():
-            return f"{{{', '.join(f'{key!r}: {python_value(item)}' for key, item in value.items())}}}"
-        case IndexMap(inputs, outputs):
-            names = ", ".join(v.name for v in inputs)
-            return f"lambda {names}: [{', '.join(_python_expr(o) for o in outputs)}]"
+            return f"{{{', '.join(f'{_quoted(key)}: {python_value(item)}' for key, item in value.items())}}}"
+        case IndexMap():
+            return str(value)
         case Expr():
-            return _python_expr(value)
+            return f"({python_expr(value, ())}).expr"
     return repr(int(value) if isinstance(value, int) and not isinstance(value, bool) else value)
 
 
-def _python_expr(value: Expr) -> str:
-    """An expression over variables of the same names, as calls of ``crossfarm.ir.ops`` and ``crossfarm.ir.expr``."""
-    match value:
-        case Var(name):
-            return name
-        case IntImm(number, dtype) | FloatImm(number, dtype):
-            return f"ops.const({python_value(number)}, {dtype!r})"
-        case Binary(op, a, b):
-            return f"ops.binary({op!r}, {_python_expr(a)}, {_python_expr(b)})"
-        case Cast(a, dtype):
-            return f"ops.cast({_python_expr(a)}, {dtype!r})"
-        case Not(a):
-            return f"ops.logical_not({_python_expr(a)})"
-        case Select(condition, a, b):
-            return f"ops.select({', '.join(_python_expr(e) for e in (condition, a, b))})"
-        case StringImm(text):
-            return f"StringImm({text!r})"
-    return f"<{type(value).__name__}>"
+def _quoted(text: str) -> str:
+    written = repr(text)
+    return written if '"' in written or "\\'" in written else f'"{written[1:-1]}"'
