@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import struct
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from crossfarm.ir.module import IRModule
 from crossfarm.target import Target
 from crossfarm.wire.v1 import artifact_pb2, compiler_pb2
 
+Array = np.ndarray[Any, Any]
 Parameter = artifact_pb2.Parameter
 _PACK = {"float32": "<f", "float64": "<d", "float16": "<e", "bool": "<?"}
 
@@ -46,6 +48,13 @@ def evaluate(expr: artifact_pb2.IndexExpr, symbols: list[int]) -> int:
     return value
 
 
+def aligned(size: int) -> Array:
+    """That many bytes at a multiple of 64: the workspace of a call. They are not zeros: nobody may rely on that."""
+    memory = np.full(size + 64, 0xA5, np.uint8)
+    start = -memory.ctypes.data % 64
+    return memory[start : start + size]
+
+
 class Native:
     """A module built for this machine's baseline and loaded."""
 
@@ -57,8 +66,12 @@ class Native:
             self.library = ctypes.CDLL(str(path))
         self.entries = {e.name: e for e in self.built.variant.entry_points}
 
-    def __call__(self, name: str, *args: Any) -> None:
-        """Calls in place, like the interpreter. Raises ProgramError with the message of a nonzero status."""
+    def __call__(self, name: str, *args: Any, allocate: Callable[[int], Array] = aligned) -> None:
+        """Calls in place, like the interpreter. Raises ProgramError with the message of a nonzero status.
+
+        Args:
+            allocate: from a size the workspace, aligned to 64 bytes.
+        """
         entry = self.entries[name]
         symbols: dict[int, int] = {}
         slots = []
@@ -75,13 +88,12 @@ class Native:
             slots.append(arg.ctypes.data)
         sizes = [symbols[i] for i in range(len(entry.symbols))]
         bytes_needed = evaluate(entry.native.workspace_bytes, sizes)
-        workspace = np.full(bytes_needed + 64, 0xA5, np.uint8)  # nobody may rely on zeros
-        address = -(-workspace.ctypes.data // 64) * 64
+        workspace = allocate(bytes_needed)
         values = [*slots, *(s & (1 << 64) - 1 for s in sizes)]
         function = self.library[entry.native.symbol]
         function.restype = ctypes.c_int32
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        status = function(address, (ctypes.c_uint64 * max(len(values), 1))(*values))
+        status = function(workspace.ctypes.data, (ctypes.c_uint64 * max(len(values), 1))(*values))
         if status:
             raise ProgramError(entry.failures[status - 1])
 
