@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 #: Most parts that a reduction to one element is cut into.
 _MOST_PARTS = 64
+_USUAL_THREADS = 8
+#: Bytes that are read one after another of each row at least.
+_SHORTEST_RUN = 2048
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,9 @@ class Columns:
         inner: list[LoopRef] = [last]
         rest = known or 0
         if known is not None and lanes > 1 and known % lanes == 0:
-            part = _part(known, lanes, cpu.l1_bytes // 8 // width)
+            # long runs of what is read, yet a part for each thread; what is added to stays in the first cache
+            longest = max(known // (cpu.threads or _USUAL_THREADS), _SHORTEST_RUN // width) if not rows else known
+            part = _part(known, lanes, min(longest, cpu.l1_bytes // 3 // width))
             pieces = list(sch.split(last, [known // part, part // lanes, lanes]))
             outer.append(pieces[0])
             extents.append(IntImm(known // part, "int64"))

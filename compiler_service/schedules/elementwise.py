@@ -6,27 +6,30 @@ the last axis, and outer axes, or parts of a long one, are shared among threads.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.nests import Nest, nest_of, temporaries
+from compiler_service.schedules.nests import UNKNOWN_EXTENT, Nest, nest_of, temporaries
 from compiler_service.schedules.vectors import is_worth_threads, parallelize, should_stream, vectorize_map
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Var
-from crossfarm.ir.stmt import BufferStore, IterVar
+from crossfarm.ir.stmt import BufferStore
 from crossfarm.ir.visitor import Node, children, walk
 
 if TYPE_CHECKING:
-    from crossfarm.ir.schedule.references import LoopRef
+    pass
 
 #: A chain ends where its result would be computed more often than so many times the number of its elements.
 _CHEAP_WORK = 4
 #: How many parts each thread gets of one long axis: so many that threads that wait for one another are short of one.
 _PARTS_PER_THREAD = 4
 _USUAL_THREADS = 8
+#: Rows of fewer vectors than this are one flat range, where that is possible.
+_SHORT = 8
 
 
 @dataclass(frozen=True)
@@ -63,27 +66,23 @@ class Elementwise:
             sch.reorder(*ordered)
         lanes = cpu.lanes(_narrowest(nest))
         stream = should_stream(cpu, tuple(s.buffer for s in nest.stores))
-        if _is_flat(nest) or len(axes) == 1:
-            self._flat(site, nest, ordered, lanes, stream)
-            return
-        vectorize_map(sch, ordered[-1], axes[-1].dom.extent, lanes, stream=stream)
-        extents = tuple(a.dom.extent for a in axes[:-1])
-        parallelize(sch, cpu, tuple(ordered[:-1]), extents, nest.instances(axes[-1:]) * nest.work)
-
-    def _flat(self, site: Site, nest: Nest, ordered: list[LoopRef], lanes: int, stream: bool) -> None:
-        """All axes as one, in parts for the threads."""
-        sch, cpu = site.schedule, site.cpu
-        total = _constant_total(nest.block.iter_vars)
-        loop = ordered[0] if len(ordered) == 1 else sch.fuse(*ordered)
-        if total is None:
-            return  # LLVM vectorizes it; how many threads it is worth cannot be told
-        if is_worth_threads(cpu, total * nest.work):
-            parts = _parts(total, lanes, (cpu.threads or _USUAL_THREADS) * _PARTS_PER_THREAD)
+        extents = [a.dom.extent for a in axes]
+        work = nest.instances() * nest.work
+        if len(axes) > 1 and _is_flat(nest) and nest.instances(axes[-1:]) < _SHORT * lanes:
+            ordered, extents = [sch.fuse(*ordered)], [IntImm(nest.instances(), "int64")]
+        rows = math.prod(_count(e) for e in extents[:-1])
+        last = const_int(extents[-1])
+        wanted = (cpu.threads or _USUAL_THREADS) * _PARTS_PER_THREAD
+        if last is not None and rows < wanted and is_worth_threads(cpu, work):
+            parts = _parts(last, lanes, -(-wanted // rows))
             if parts > 1:
-                part, loop = sch.split(loop, [parts, None])
-                sch.parallel(part)
-                total //= parts
-        vectorize_map(sch, loop, IntImm(total, "int64"), lanes, stream=stream)
+                part, rest = sch.split(ordered[-1], [parts, None])
+                ordered[-1:] = [part, rest]
+                extents[-1:] = [IntImm(parts, "int64"), IntImm(last // parts, "int64")]
+        vectorize_map(sch, ordered[-1], extents[-1], lanes, stream=stream)
+        if len(ordered) > 1:
+            each = _count(extents[-1]) * nest.work
+            parallelize(sch, cpu, tuple(ordered[:-1]), tuple(extents[:-1]), each)
 
 
 def _refusal(nest: Nest) -> str:
@@ -165,14 +164,9 @@ def _variables(index: object) -> set[object]:
     return set(walk(index))
 
 
-def _constant_total(axes: tuple[IterVar, ...]) -> int | None:
-    total = 1
-    for axis in axes:
-        extent = const_int(axis.dom.extent)
-        if extent is None:
-            return None
-        total *= extent
-    return total
+def _count(extent: Expr) -> int:
+    known = const_int(extent)
+    return UNKNOWN_EXTENT if known is None else known
 
 
 def _parts(total: int, lanes: int, wanted: int) -> int:
