@@ -95,7 +95,8 @@ def _converted(value: Expr) -> Expr:
 def _with_parts(
     block: Block, data: BufferLoad, weights: BufferLoad, out: tuple[Var, ...], reduced: set[Var]
 ) -> Convolution | str:
-    if not all(isinstance(i, Var) for i in weights.indices) or len(set(weights.indices)) != len(weights.indices):
+    chosen = [i for i in weights.indices if not isinstance(i, IntImm)]
+    if not all(isinstance(i, Var) for i in chosen) or len(set(chosen)) != len(chosen):
         return "the weights' indices are not bare axes, each used once"
     filters = [a for a in out if a in _axes(weights)]
     if len(filters) != 1:
@@ -105,7 +106,8 @@ def _with_parts(
     bare = all(isinstance(i, Var) for i in data.indices)
     if rows is None and bare:
         return "nothing slides over the data"
-    if not reduced or not all(a in _axes(data) and a in _axes(weights) for a in reduced):
+    steps = {a.var for a in block.iter_vars if a.var in reduced and const_int(a.dom.extent) != 1}
+    if not reduced or not all(a in _axes(data) and a in _axes(weights) for a in steps):
         return "it sums over an axis of one factor alone, or over none"
     group = _group(data, channel)
     if group == 0:

@@ -40,6 +40,18 @@ DENSE = {
     "deep": Convolution(channels=640, height=5, width=6, filters=8),
 }
 
+DEPTHWISE = {
+    "plain": Convolution(channels=8, filters=8, group=1),
+    "strided": Convolution(channels=8, filters=8, group=1, stride=2),
+    "strided by three, dilated": Convolution(channels=8, filters=8, group=1, stride=3, dilation=2, height=17, width=29),
+    "wide": Convolution(channels=3, filters=3, group=1, width=150, height=4),
+    "wide and prime": Convolution(channels=3, filters=3, group=1, width=131, height=5),
+    "five by five": Convolution(channels=4, filters=4, group=1, kernel=(5, 5), pad=2),
+    "batch": Convolution(channels=8, filters=8, group=1, batch=3),
+    "followed by bias and relu": Convolution(channels=8, filters=8, group=1, fused=True),
+    "double": Convolution(channels=4, filters=4, group=1, dtype="float64"),
+}
+
 
 def arrays(module: IRModule, batch: int) -> list[np.ndarray]:
     random = np.random.default_rng(3)
@@ -80,6 +92,28 @@ def test_a_convolution_built_for_this_machine_computes_the_same(name: str) -> No
     run(module, "main", expected)
     Native(module, Target.detect())("main", *got)
     np.testing.assert_allclose(got[-1], expected[-1], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", DEPTHWISE)
+@pytest.mark.parametrize("target", ["x86-64-v3", "x86-64-v4"])
+def test_a_scheduled_depthwise_convolution_means_the_same(name: str, target: str) -> None:
+    module = cf.parse(DEPTHWISE[name].text())
+    made = choose_schedules(module, Target(target).resolved())
+    assert chosen(module, target) == "depthwise"
+    cf.verify(made.module)
+    check(module, made.module)
+    expected, got = arrays(module, 1), arrays(module, 1)
+    run(module, "main", expected)
+    Native(module, Target.detect())("main", *got)
+    np.testing.assert_allclose(got[-1], expected[-1], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_batch_of_a_depthwise_convolution_may_be_symbolic(batch: int) -> None:
+    module = cf.parse(Convolution(channels=8, filters=8, group=1, batch="n", fused=True).text())
+    made = choose_schedules(module, Target("x86-64-v3").resolved())
+    assert chosen(module, "x86-64-v3") == "depthwise"
+    check(module, made.module, batch)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
