@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from crossfarm.artifact import Artifact
 from crossfarm.artifact.sources import ASSEMBLY, LLVM, LLVM_OPTIMIZED, SCHEDULES, SCHEDULES_VERSION, step_of
@@ -19,6 +19,9 @@ from crossfarm.errors import InvalidArtifact, NotFound
 from crossfarm.ir.estimate import Core, Estimate, estimate
 from crossfarm.ir.module import IRModule
 from crossfarm.target import Target
+
+if TYPE_CHECKING:
+    from crossfarm.ir.schedule.trace import Trace
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Explanation:
         steps: in order.
         choices: the rules' decisions, in program order.
         traces: how each function that rules changed was scheduled, as Python.
-        trace_data: the same as plain data, which ``Trace.from_json`` reads when it is given as JSON text.
+        trace_data: the same as plain data; ``trace`` makes it one that replays.
     """
 
     def __init__(self, artifact: Artifact, variant: int = 0) -> None:
@@ -151,6 +154,21 @@ class Explanation:
             known = ", ".join(dict.fromkeys(step.name for step in self.steps))
             raise NotFound(f"there is no step {name!r}", hint=f"the steps are: {known}")
         return found
+
+    def trace(self, function: str) -> Trace:
+        """How rules scheduled a function, to be replayed on ``scheduled_from``. Raises NotFound where they did not."""
+        from crossfarm.ir.schedule.trace import Trace  # schedules are much code, and most only read
+
+        if function not in self.trace_data:
+            changed = ", ".join(self.trace_data) or "none"
+            raise NotFound(f"no rule scheduled function {function!r}", hint=f"they scheduled: {changed}")
+        return Trace.from_json(json.dumps(self.trace_data[function]))
+
+    @property
+    def scheduled_from(self) -> IRModule:
+        """The module that the rules were asked about: what the step before theirs gave."""
+        asked = next((step.number for step in self.steps if step.name == "schedule_default"), 0)
+        return self.steps[asked - 1].module if asked else self.program
 
     def llvm(self, *, optimized: bool = True) -> str:
         """LLVM IR, after or before LLVM's own passes."""

@@ -17,7 +17,8 @@ from crossfarm.wire.v1.artifact_pb2 import EntryPoint, Variant
 from tests.clients import programs
 from tests.clients.conftest import Crossfarm
 
-SYMBOLIC = (Path(__file__).resolve().parent.parent.parent / "examples" / "softmax.py").read_text()
+EXAMPLES = Path(__file__).resolve().parent.parent.parent / "examples"
+SYMBOLIC = (EXAMPLES / "softmax.py").read_text()
 TARGET = "x86-64-v3"
 
 
@@ -44,16 +45,27 @@ def test_it_tells_the_schedule_the_estimate_and_the_steps(crossfarm: Crossfarm, 
         assert part in ran.stdout
 
 
-def test_a_decision_says_about_which_blocks_and_why(found: Explanation) -> None:
+def test_every_block_is_accounted_for(found: Explanation) -> None:
     decided = {(choice.function, block) for choice in found.choices for block in choice.blocks}
-    assert decided <= {("double", "C"), ("half", "C")}
+    assert decided == {("double", "C"), ("half", "C")}
     assert all(choice.reason for choice in found.choices)
 
 
-def test_a_function_that_a_rule_changed_has_its_trace(found: Explanation) -> None:
-    changed = {choice.function for choice in found.choices if choice.rule}
-    assert set(found.traces) == changed
-    assert all("sch." in text for text in found.traces.values())
+def test_the_rules_trace_replays_to_what_they_made(farm: Farm) -> None:
+    found = Explanation(farm.build(cf.load(str(EXAMPLES / "matmul.py")), target=TARGET, keep_sources=True))
+    assert {choice.rule for choice in found.choices} == {"matmul"}
+    assert "sch." in found.traces["main"]
+    schedule = cf.Schedule(found.scheduled_from)
+    found.trace("main").apply_to(schedule)
+    (made,) = found.steps_named("schedule_default")
+    assert cf.structural_equal(schedule.module, made.module)
+
+
+def test_a_function_that_is_left_as_written_has_no_trace(farm: Farm) -> None:
+    found = Explanation(farm.build(cf.parse(programs.ADD), target=TARGET, keep_sources=True, schedule="none"))
+    assert found.traces == {}
+    with pytest.raises(NotFound, match="main"):
+        found.trace("main")
 
 
 def test_each_step_is_a_module_and_the_last_one_is_lowered(found: Explanation) -> None:
@@ -70,7 +82,7 @@ def test_a_step_is_printed_by_name_or_number(crossfarm: Crossfarm, farm: Farm, t
     cf.parse(by_name)
     number = by_name.split("step ")[1].split(",")[0]
     assert crossfarm("explain", program, "--step", number, farm=farm).stdout == by_name
-    assert crossfarm("explain", program, "--step", "simplify", farm=farm).stdout.count("# after step") == 2
+    assert crossfarm("explain", program, "--step", "simplify", farm=farm).stdout.count("# after step") > 1
     ran = crossfarm("explain", program, "--step", "lower_block", farm=farm)
     assert ran.returncode == 1
     assert "lower_blocks" in ran.stderr

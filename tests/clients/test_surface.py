@@ -15,7 +15,7 @@ SDK = {
 }  # fmt: skip
 CROSSFARM = {
     "Artifact", "IRModule", "PrimFunc", "Schedule", "Target", "connect", "load", "parse", "structural_equal",
-    "structural_hash", "verify", "__version__",
+    "structural_hash", "te", "verify", "__version__",
 }  # fmt: skip
 MEMBERS = {
     "Farm": {
