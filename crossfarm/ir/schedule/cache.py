@@ -8,9 +8,8 @@ from dataclasses import replace
 from crossfarm.ir.buffer import SCOPES, Buffer, BufferRegion
 from crossfarm.ir.expr import BufferLoad
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.schedule.copied_regions import region_argument, region_at, views_of, why_not_written
+from crossfarm.ir.schedule.copied_regions import region_argument, region_at, united, views_of, why_not_written
 from crossfarm.ir.schedule.dependencies import buffers_read, buffers_written, scope_blocks
-from crossfarm.ir.schedule.index_arith import united
 from crossfarm.ir.schedule.nests import (
     insert,
     place_after,

@@ -19,7 +19,6 @@ from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule import images
 from crossfarm.ir.schedule.covering import (
     Boxes,
-    analyzer_of,
     axis_conditions,
     axis_spans,
     boxes,
@@ -29,6 +28,7 @@ from crossfarm.ir.schedule.covering import (
 )
 from crossfarm.ir.schedule.dependencies import is_output_block, scope_blocks
 from crossfarm.ir.schedule.independence import require_independent
+from crossfarm.ir.schedule.index_arith import analyzer_of
 from crossfarm.ir.schedule.inline import compute_inline
 from crossfarm.ir.schedule.spans import Span, join, meet, relax
 from crossfarm.ir.schedule.stages import Stage, reduce_loops, scope_blocks_in

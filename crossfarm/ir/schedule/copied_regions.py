@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from crossfarm.ir import ops
+from crossfarm.ir.arith import Analyzer
 from crossfarm.ir.buffer import Buffer, BufferRegion
-from crossfarm.ir.expr import Expr, Range, Var
+from crossfarm.ir.expr import BufferLoad, Expr, Range, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, simplify, whole
-from crossfarm.ir.schedule.index_arith import analyzer_of, clamped, conjuncts, relaxed, united, why_not_onto
+from crossfarm.ir.schedule.images import why_not_onto
+from crossfarm.ir.schedule.index_arith import analyzer_of, conjuncts, fold, proves
 from crossfarm.ir.schedule.nests import is_true
 from crossfarm.ir.schedule.tree import ancestors, children_of, refuse, statements
-from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IfThenElse, LetStmt, SeqStmt, Stmt, While
-from crossfarm.ir.visitor import substitute
+from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, Evaluate, For, IfThenElse, LetStmt, SeqStmt, Stmt, While
+from crossfarm.ir.visitor import seq, substitute
 
 
 def region_argument(block: BlockRealize, kind: str, index: int, primitive: str) -> BufferRegion:
@@ -40,11 +42,8 @@ def region_at(
     found = united([substitute(r, mapping) for r in (*declared, *inferred) if r.buffer is buffer])
     loops = [s for s in _between(func, anchor, block) if isinstance(s, For)]
     outer = [s for s in ancestors(func, anchor) if isinstance(s, For)]
-    known = {loop.var: Range(loop.min, loop.extent) for loop in outer}
-    return BufferRegion(
-        buffer,
-        clamped(relaxed(found, loops), _touched(scope, buffer, kind).region, analyzer_of(func, known)),
-    )
+    known = analyzer_of(func, outer, least_size=1)
+    return BufferRegion(buffer, clamped(relaxed(found, loops), _touched(scope, buffer, kind).region, known))
 
 
 def why_not_written(func: PrimFunc, block: BlockRealize, anchor: Stmt, region: BufferRegion) -> str | None:
@@ -71,6 +70,39 @@ def why_not_all_instances(func: PrimFunc, block: BlockRealize, axes: Sequence[Va
     chosen = [a for a in block.block.iter_vars if axes is None or a.var in axes]
     values = [simplify(mapping[a.var]) for a in chosen]
     return why_not_onto(values, [a.dom for a in chosen], loops, [substitute(c, mapping) for c in conditions])
+
+
+def united(regions: Sequence[BufferRegion]) -> BufferRegion:
+    """The box around regions of one buffer; a whole dimension where that cannot be told."""
+    found: list[Stmt] = []
+    for region in regions:
+        high = (simplify(ops.sub(ops.add(r.min, r.extent), 1)) for r in region.region)
+        for corner in (tuple(r.min for r in region.region), tuple(high)):
+            found.append(Evaluate(BufferLoad(region.buffer, corner)))
+    return next(r for r in infer_accesses(seq(*found)).reads if r.buffer is regions[0].buffer)
+
+
+def relaxed(region: BufferRegion, loops: Sequence[For]) -> BufferRegion:
+    """The box that ``region`` covers over all iterations of ``loops``, outer to inner; a whole dimension if unknown."""
+    low = tuple(r.min for r in region.region)
+    high = tuple(simplify(ops.sub(ops.add(r.min, r.extent), 1)) for r in region.region)
+    nest: Stmt = seq(*(Evaluate(BufferLoad(region.buffer, corner)) for corner in (low, high)))
+    for loop in reversed(loops):
+        nest = For(loop.var, loop.min, loop.extent, nest)
+    return next(r for r in infer_accesses(nest).reads if r.buffer is region.buffer)
+
+
+def clamped(region: BufferRegion, within: Sequence[Range], analyzer: Analyzer) -> tuple[Range, ...]:
+    """``region`` where it certainly lies inside ``within``, that dimension of ``within`` where it may not."""
+    result = []
+    for r, outer in zip(region.region, within):
+        start, stop = fold(r.min, analyzer), fold(simplify(ops.add(r.min, r.extent)), analyzer)
+        end = simplify(ops.add(outer.min, outer.extent))
+        inside = proves(ops.compare("ge", start, outer.min), analyzer) and proves(
+            ops.compare("le", stop, end), analyzer
+        )
+        result.append(Range(start, fold(r.extent, analyzer)) if inside else outer)
+    return tuple(result)
 
 
 def _touched(scope: BlockRealize, buffer: Buffer, kind: str) -> BufferRegion:

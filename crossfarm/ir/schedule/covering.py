@@ -12,12 +12,11 @@ from dataclasses import replace
 
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
-from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int
+from crossfarm.ir.arith import Affine, Analyzer, affine, const_int
 from crossfarm.ir.buffer import Buffer, BufferRegion
 from crossfarm.ir.expr import COMPARISONS, Binary, BufferLoad, Expr, IntImm, Let, Ramp, Var
-from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import key
-from crossfarm.ir.schedule.index_arith import proves
+from crossfarm.ir.schedule.index_arith import conjuncts, proves
 from crossfarm.ir.schedule.spans import Span, floordiv, join, meet, relax, tidy
 from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IterVar, LetStmt, Stmt
 from crossfarm.ir.visitor import Visitor, substitute, walk
@@ -311,13 +310,6 @@ def axis_conditions(realize: BlockRealize, loops: Sequence[For], analyzer: Analy
     return result
 
 
-def conjuncts(condition: Expr) -> tuple[Expr, ...]:
-    """The parts of a conjunction, left to right; none of a condition that is always true."""
-    if isinstance(condition, Binary) and condition.op == "and":
-        return (*conjuncts(condition.a), *conjuncts(condition.b))
-    return () if const_int(condition) == 1 else (condition,)
-
-
 def _of_axes(conjunct: Expr, axes: Sequence[tuple[IterVar, Expr]], loops: set[Var]) -> Expr | None:
     if not any(n in loops for n in walk(conjunct)):
         return conjunct
@@ -342,22 +334,3 @@ def _of_axes(conjunct: Expr, axes: Sequence[tuple[IterVar, Expr]], loops: set[Va
                 whole = ops.add(left, axis.var) if sign == 1 else ops.sub(left, axis.var)
                 return ops.compare(conjunct.op, tidy(whole), 0)
     return None
-
-
-def analyzer_of(func: PrimFunc, around: Sequence[Stmt]) -> Analyzer:
-    """What is known inside the statements ``around`` (outermost first): sizes are not negative, loops run.
-
-    Raises nothing; a loop whose bounds are not understood is simply not bounded.
-    """
-    analyzer = Analyzer()
-    for param in func.params:
-        for size in param.shape if isinstance(param, Buffer) else ():
-            if isinstance(size, Var):
-                analyzer.bind(size, Interval(0, dt.int_range(size.dtype)[1]))
-    for stmt in around:
-        if isinstance(stmt, For):
-            analyzer.bind_loop(stmt.var, stmt.min, stmt.extent)
-        elif isinstance(stmt, BlockRealize):
-            for axis in stmt.block.iter_vars:
-                analyzer.bind_loop(axis.var, axis.dom.min, axis.dom.extent)
-    return analyzer

@@ -12,9 +12,10 @@ from itertools import pairwise
 
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, Analyzer, affine, const_int, structural_key
-from crossfarm.ir.expr import Binary, Expr, Var
-from crossfarm.ir.regions import key
-from crossfarm.ir.schedule.iter_map import ONE, Form, IterMap, NotAffine, Size, Term
+from crossfarm.ir.expr import Binary, Expr, Range, Var
+from crossfarm.ir.regions import key, simplify
+from crossfarm.ir.schedule.index_arith import IndexAnalyzer, at_least_zero
+from crossfarm.ir.schedule.iter_map import ONE, Form, IterMap, NotAffine, Size, Term, is_rounded_up
 from crossfarm.ir.schedule.spans import tidy
 from crossfarm.ir.schedule.tree import children_of
 from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IfThenElse, IterVar, LetStmt, Stmt, While
@@ -51,6 +52,40 @@ def why_not_one_to_one(block: Block) -> str | None:
         if problem is not None:
             return "its axes do not start at 0"
     return None
+
+
+def why_not_onto(
+    values: Sequence[Expr], box: Sequence[Range], loops: Mapping[Var, Expr], conditions: Sequence[Expr]
+) -> str | None:
+    """None when ``values`` take every point of ``box`` over the loops (from 0) where all conditions hold.
+
+    Else why that is not known. Loops that the values do not use are assumed to run.
+    """
+    offsets = [simplify(ops.sub(value, r.min)) for value, r in zip(values, box)]
+    used = {n for e in offsets for n in walk(e) if isinstance(n, Var)}
+    over = {var: extent for var, extent in loops.items() if var in used}
+    forms = IterMap(over)
+    problem = forms.injective(offsets)
+    if problem is not None:
+        return problem
+    for offset, r in zip(offsets, box):
+        try:
+            form = forms.form(offset)
+        except NotAffine as reason:
+            return str(reason)
+        if form.constant:
+            return "it does not begin at the first"
+        reach = Size(1)
+        for term in reversed(form.terms):
+            if term.scale != reach:
+                return "it leaves gaps"
+            if is_rounded_up(term.digit.extent):
+                return "its last iterations are not full"
+            reach = reach * term.digit.extent
+        wanted = forms.size(r.extent)
+        if reach != wanted and not _reaches(reach, offset, over, r.extent):
+            return "it does not reach the end"
+    return _why_cut(conditions, values, box, over)
 
 
 @dataclass(frozen=True)
@@ -210,3 +245,45 @@ def _is_compact(part: Expr, extents: Mapping[Var, Expr]) -> bool:
 
 def _zero(var: Var) -> Expr:
     return ops.const(0, var.dtype)
+
+
+def _why_cut(
+    conditions: Sequence[Expr], values: Sequence[Expr], box: Sequence[Range], over: Mapping[Var, Expr]
+) -> str | None:
+    """None when the conditions hold at every point of the box: each is ``value < bound`` with a bound past the box."""
+    for condition in conditions:
+        if not any(n in over for n in walk(condition)):
+            continue
+        if not (isinstance(condition, Binary) and condition.op == "lt"):
+            return "a condition leaves some out"
+        left = affine(condition.a)
+        for value, r in zip(values, box):
+            same = affine(value)
+            same.add(left, -1)
+            if same.terms:
+                continue
+            slack = affine(condition.b)  # value < b + same: fine where b + same is not before the box's end
+            slack.constant += same.constant
+            slack.add(affine(ops.add(r.min, r.extent)), -1)
+            if not slack.terms and slack.constant >= 0:
+                break
+        else:
+            return "a condition leaves some out"
+    return None
+
+
+def _reaches(reach: Size, offset: Expr, over: Mapping[Var, Expr], extent: Expr) -> bool:
+    """True when ``reach``, how many values ``offset`` takes without conditions, is at least ``extent``."""
+    number = const_int(extent)
+    if not reach.symbols:
+        return number is not None and reach.factor >= number
+    form = affine(offset)
+    result = Affine(form.constant + 1)  # offset's largest value + 1, from the loops
+    for name, coefficient in form.terms.items():
+        atom = form.atoms[name]
+        if not isinstance(atom, Var) or atom not in over:
+            return False
+        result.add(affine(over[atom]), coefficient)
+        result.constant -= coefficient
+    result.add(affine(extent), -1)
+    return at_least_zero(result, IndexAnalyzer())

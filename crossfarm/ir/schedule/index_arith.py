@@ -6,19 +6,18 @@ exist. Symbolic sizes are at least 1 where a box is asked to be written in full.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
-from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int, fold_int, structural_key
-from crossfarm.ir.buffer import Buffer, BufferRegion
-from crossfarm.ir.expr import COMPARISONS, Binary, BufferLoad, Cast, Expr, IntImm, Range, Var
+from crossfarm.ir.arith import Affine, Analyzer, Interval, Key, affine, const_int, fold_int, structural_key
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import COMPARISONS, Binary, Cast, Expr, IntImm, Range, Var
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.regions import infer_accesses, simplify
-from crossfarm.ir.schedule.iter_map import IterMap, NotAffine, Size
-from crossfarm.ir.stmt import Block, Evaluate, For, Stmt
-from crossfarm.ir.visitor import Mutator, seq, walk
+from crossfarm.ir.regions import simplify
+from crossfarm.ir.stmt import Block, BlockRealize, For, Stmt
+from crossfarm.ir.visitor import Mutator
 
 N = TypeVar("N", Expr, Block)
 
@@ -31,13 +30,34 @@ class IndexAnalyzer(Analyzer):
         return tuple(self._facts)
 
 
-def analyzer_of(func: PrimFunc, domains: Mapping[Var, Range] | None = None) -> IndexAnalyzer:
-    """An analyzer that knows the function's symbolic sizes to be positive, and variables with their domains."""
+def analyzer_of(
+    func: PrimFunc,
+    around: Sequence[Stmt] = (),
+    domains: Mapping[Var, Range] | None = None,
+    *,
+    least_size: int = 0,
+) -> IndexAnalyzer:
+    """What is known inside the statements ``around`` (outermost first): loops run, axes are in their domains.
+
+    A loop whose bounds are not understood is simply not bounded. Sizes are below half of their dtype's greatest number:
+    sums of two do not wrap around.
+
+    Args:
+        domains: of further variables.
+        least_size: the function's symbolic sizes are at least this. 1 where what concerns elements is asked: of an
+            empty tensor there are none.
+    """
     analyzer = IndexAnalyzer()
     for param in func.params:
-        for e in param.shape if isinstance(param, Buffer) else ():
-            if isinstance(e, Var):
-                analyzer.bind(e, Interval(1, dt.int_range(e.dtype)[1] // 2))
+        for size in param.shape if isinstance(param, Buffer) else ():
+            if isinstance(size, Var):
+                analyzer.bind(size, Interval(least_size, dt.int_range(size.dtype)[1] // 2))
+    for stmt in around:
+        if isinstance(stmt, For):
+            analyzer.bind_loop(stmt.var, stmt.min, stmt.extent)
+        elif isinstance(stmt, BlockRealize):
+            for axis in stmt.block.iter_vars:
+                analyzer.bind_loop(axis.var, axis.dom.min, axis.dom.extent)
     for var, domain in (domains or {}).items():
         analyzer.bind_loop(var, domain.min, domain.extent)
     return analyzer
@@ -73,99 +93,7 @@ def proves(condition: Expr, analyzer: Analyzer) -> bool:
     small, large = (condition.a, condition.b) if condition.op in ("lt", "le") else (condition.b, condition.a)
     gap = affine(ops.sub(*reversed(ops.unify(small, large))))  # large - small
     gap.constant -= condition.op in ("lt", "gt")
-    return _at_least_zero(gap, analyzer)
-
-
-def relaxed(region: BufferRegion, loops: Sequence[For]) -> BufferRegion:
-    """The box that ``region`` covers over all iterations of ``loops``, outer to inner; a whole dimension if unknown."""
-    low = tuple(r.min for r in region.region)
-    high = tuple(simplify(ops.sub(ops.add(r.min, r.extent), 1)) for r in region.region)
-    nest: Stmt = seq(*(Evaluate(BufferLoad(region.buffer, corner)) for corner in (low, high)))
-    for loop in reversed(loops):
-        nest = For(loop.var, loop.min, loop.extent, nest)
-    return next(r for r in infer_accesses(nest).reads if r.buffer is region.buffer)
-
-
-def united(regions: Sequence[BufferRegion]) -> BufferRegion:
-    """The box around regions of one buffer; a whole dimension where that cannot be told."""
-    found: list[Stmt] = []
-    for region in regions:
-        high = (simplify(ops.sub(ops.add(r.min, r.extent), 1)) for r in region.region)
-        for corner in (tuple(r.min for r in region.region), tuple(high)):
-            found.append(Evaluate(BufferLoad(region.buffer, corner)))
-    return next(r for r in infer_accesses(seq(*found)).reads if r.buffer is regions[0].buffer)
-
-
-def clamped(region: BufferRegion, within: Sequence[Range], analyzer: Analyzer) -> tuple[Range, ...]:
-    """``region`` where it certainly lies inside ``within``, that dimension of ``within`` where it may not."""
-    result = []
-    for r, outer in zip(region.region, within):
-        start, stop = fold(r.min, analyzer), fold(simplify(ops.add(r.min, r.extent)), analyzer)
-        end = simplify(ops.add(outer.min, outer.extent))
-        inside = proves(ops.compare("ge", start, outer.min), analyzer) and proves(
-            ops.compare("le", stop, end), analyzer
-        )
-        result.append(Range(start, fold(r.extent, analyzer)) if inside else outer)
-    return tuple(result)
-
-
-def why_not_onto(
-    values: Sequence[Expr], box: Sequence[Range], loops: Mapping[Var, Expr], conditions: Sequence[Expr]
-) -> str | None:
-    """None when ``values`` take every point of ``box`` over the loops (from 0) where all conditions hold.
-
-    Else why that is not known. Loops that the values do not use are assumed to run.
-    """
-    offsets = [simplify(ops.sub(value, r.min)) for value, r in zip(values, box)]
-    used = {n for e in offsets for n in walk(e) if isinstance(n, Var)}
-    over = {var: extent for var, extent in loops.items() if var in used}
-    forms = IterMap(over)
-    problem = forms.injective(offsets)
-    if problem is not None:
-        return problem
-    for offset, r in zip(offsets, box):
-        try:
-            form = forms.form(offset)
-        except NotAffine as reason:
-            return str(reason)
-        if form.constant:
-            return "it does not begin at the first"
-        reach = Size(1)
-        for term in reversed(form.terms):
-            if term.scale != reach:
-                return "it leaves gaps"
-            if is_rounded(term.digit.extent):
-                return "its last iterations are not full"
-            reach = reach * term.digit.extent
-        wanted = forms.size(r.extent)
-        if reach != wanted and not _reaches(reach, offset, over, r.extent):
-            return "it does not reach the end"
-    return _why_cut(conditions, values, box, over)
-
-
-def _why_cut(
-    conditions: Sequence[Expr], values: Sequence[Expr], box: Sequence[Range], over: Mapping[Var, Expr]
-) -> str | None:
-    """None when the conditions hold at every point of the box: each is ``value < bound`` with a bound past the box."""
-    for condition in conditions:
-        if not any(n in over for n in walk(condition)):
-            continue
-        if not (isinstance(condition, Binary) and condition.op == "lt"):
-            return "a condition leaves some out"
-        left = affine(condition.a)
-        for value, r in zip(values, box):
-            same = affine(value)
-            same.add(left, -1)
-            if same.terms:
-                continue
-            slack = affine(condition.b)  # value < b + same: fine where b + same is not before the box's end
-            slack.constant += same.constant
-            slack.add(affine(ops.add(r.min, r.extent)), -1)
-            if not slack.terms and slack.constant >= 0:
-                break
-        else:
-            return "a condition leaves some out"
-    return None
+    return at_least_zero(gap, analyzer)
 
 
 def conjuncts(condition: Expr) -> tuple[Expr, ...]:
@@ -173,6 +101,17 @@ def conjuncts(condition: Expr) -> tuple[Expr, ...]:
     if isinstance(condition, Binary) and condition.op == "and":
         return (*conjuncts(condition.a), *conjuncts(condition.b))
     return () if const_int(condition) == 1 else (condition,)
+
+
+def with_digits_joined(form: Affine, key_of: Callable[[Expr], Key] = structural_key) -> Affine:
+    """``form``, changed, with each pair ``k * c * (x // c) + k * (x % c)`` written as ``k * x``.
+
+    Args:
+        key_of: by which the form's terms are told apart.
+    """
+    while _join_digits(form, key_of):
+        pass
+    return form
 
 
 def ceil_div(value: Expr, by: int) -> Expr:
@@ -183,24 +122,7 @@ def ceil_div(value: Expr, by: int) -> Expr:
     return value if by == 1 else ops.floordiv(simplify(ops.add(value, by - 1)), by)
 
 
-def _reaches(reach: Size, offset: Expr, over: Mapping[Var, Expr], extent: Expr) -> bool:
-    """True when ``reach``, how many values ``offset`` takes without conditions, is at least ``extent``."""
-    number = const_int(extent)
-    if not reach.symbols:
-        return number is not None and reach.factor >= number
-    form = affine(offset)
-    result = Affine(form.constant + 1)  # offset's largest value + 1, from the loops
-    for key, coefficient in form.terms.items():
-        atom = form.atoms[key]
-        if not isinstance(atom, Var) or atom not in over:
-            return False
-        result.add(affine(over[atom]), coefficient)
-        result.constant -= coefficient
-    result.add(affine(extent), -1)
-    return _at_least_zero(result, IndexAnalyzer())
-
-
-def _at_least_zero(form: Affine, analyzer: Analyzer, steps: int = 4) -> bool:
+def at_least_zero(form: Affine, analyzer: Analyzer, steps: int = 4) -> bool:
     """True when an affine form is certainly not negative.
 
     Facts are subtracted that cancel a term (what is left must not be negative either), and quotients are replaced by
@@ -215,7 +137,7 @@ def _at_least_zero(form: Affine, analyzer: Analyzer, steps: int = 4) -> bool:
             times, rest = divmod(form.terms.get(key, 0), coefficient)
             if times > 0 and rest == 0:
                 left = _plus(form, fact, -times)
-                if len(left.terms) <= len(form.terms) and _at_least_zero(left, analyzer, steps - 1):
+                if len(left.terms) <= len(form.terms) and at_least_zero(left, analyzer, steps - 1):
                     return True
     for key, coefficient in form.terms.items():
         atom = form.atoms[key]
@@ -226,7 +148,7 @@ def _at_least_zero(form: Affine, analyzer: Analyzer, steps: int = 4) -> bool:
         left = _plus(form, Affine(0, {key: 1}, {key: atom}), -coefficient)
         left.add(affine(atom.a), coefficient // divisor)
         left.constant -= (coefficient // divisor) * (divisor - 1) if coefficient > 0 else 0
-        if _at_least_zero(left, analyzer, steps - 1):
+        if at_least_zero(left, analyzer, steps - 1):
             return True
     return False
 
@@ -242,11 +164,6 @@ def _divided_by(atom: Expr) -> int | None:
         divisor = const_int(atom.b)
         return divisor if divisor is not None and divisor > 0 else None
     return None
-
-
-def is_rounded(extent: Size) -> bool:
-    """True for the count of a quotient that was rounded up."""
-    return any(isinstance(s, tuple) and len(s) > 0 and s[0] == "ceil" for s in extent.symbols)
 
 
 class _Fold(Mutator):
@@ -282,10 +199,7 @@ class _Fold(Mutator):
 
     def _sum(self, node: Binary) -> Expr:
         """The affine form; ``x // c * c + x % c`` in it is ``x``."""
-        form = affine(node)
-        while _join_digits(form):
-            pass
-        result = form.to_expr(node.dtype)
+        result = with_digits_joined(affine(node)).to_expr(node.dtype)
         return result if structural_key(result) != structural_key(node) else node
 
     def _divide(self, node: Binary) -> Expr:
@@ -313,7 +227,7 @@ class _Fold(Mutator):
         return node
 
 
-def _join_digits(form: Affine) -> bool:
+def _join_digits(form: Affine, key_of: Callable[[Expr], Key]) -> bool:
     """Replaces one ``k * c * (x // c) + k * (x % c)`` by ``k * x``; False where there is none."""
     for key, coefficient in form.terms.items():
         atom = form.atoms[key]
@@ -324,11 +238,11 @@ def _join_digits(form: Affine) -> bool:
         within = _divided_by(atom.a)
         if within is not None and isinstance(atom.a, Binary):  # x // a // b is written x // (a * b)
             quotient = Binary("floordiv", atom.a.a, ops.const(within * divisor, atom.dtype))
-        other = structural_key(quotient)
+        other = key_of(quotient)
         if form.terms.get(other) == coefficient * divisor:
             form.add(Affine(0, {other: 1}, {other: form.atoms[other]}), -coefficient * divisor)
             form.add(Affine(0, {key: 1}, {key: atom}), -coefficient)
-            form.add(affine(atom.a), coefficient)
+            form.add(affine(atom.a, key_of), coefficient)
             return True
     return False
 

@@ -13,8 +13,9 @@ from crossfarm.ir.expr import BufferLoad, Call, Expr, Let, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, key
 from crossfarm.ir.schedule import images
-from crossfarm.ir.schedule.covering import analyzer_of, axis_conditions, boxes, dimension, domain, holds_box
+from crossfarm.ir.schedule.covering import axis_conditions, boxes, dimension, domain, holds_box
 from crossfarm.ir.schedule.dependencies import is_output_block, scope_blocks, why_not_complete
+from crossfarm.ir.schedule.index_arith import analyzer_of
 from crossfarm.ir.schedule.inverse import solve_axes
 from crossfarm.ir.schedule.spans import Span, relax, tidy
 from crossfarm.ir.schedule.stages import Stage

@@ -198,7 +198,7 @@ class IterMap:
                 if (wide.digit.source, wide.digit.lower, wide.scale) != (last.digit.source, next_lower, next_scale):
                     break
                 extent = last.digit.extent * wide.digit.extent
-                if _is_ceil(wide.digit.extent):
+                if is_rounded_up(wide.digit.extent):
                     total = self._total(last.digit.source)
                     extent = total.over(last.digit.lower) or _ceil(total, last.digit.lower)
                 merged[-2:] = [Term(Digit(last.digit.source, last.digit.lower, extent), last.scale)]
@@ -220,7 +220,7 @@ class IterMap:
             return None
         if digit.lower != ONE:
             value = ops.floordiv(value, self._size_expr(digit.lower, dtype))
-        if _is_ceil(digit.extent) or digit.lower * digit.extent == self._total(digit.source):
+        if is_rounded_up(digit.extent) or digit.lower * digit.extent == self._total(digit.source):
             return value
         return ops.floormod(value, self._size_expr(digit.extent, dtype))
 
@@ -285,8 +285,9 @@ def _ceil(extent: Size, by: Size) -> Size:
     return Size(1, (("ceil", extent, by),))
 
 
-def _is_ceil(extent: Size) -> bool:
-    return bool(extent.symbols) and isinstance(extent.symbols[0], tuple) and extent.symbols[0][0] == "ceil"
+def is_rounded_up(extent: Size) -> bool:
+    """True for the count of a quotient that was rounded up."""
+    return any(isinstance(s, tuple) and len(s) > 0 and s[0] == "ceil" for s in extent.symbols)
 
 
 def _check_radix(form: Form) -> None:
@@ -303,7 +304,7 @@ def covers_source(digits: list[Digit], extent: Size, at: Size = ONE) -> str | No
     for digit in digits:
         if digit.lower != at:
             continue
-        if _is_ceil(digit.extent) or covers_source(digits, extent, at * digit.extent) is None:
+        if is_rounded_up(digit.extent) or covers_source(digits, extent, at * digit.extent) is None:
             return None
     return "is used in part only" if digits else "is not used"
 

@@ -11,9 +11,10 @@ from crossfarm.ir.arith import Analyzer, const_int
 from crossfarm.ir.buffer import Buffer, BufferRegion
 from crossfarm.ir.expr import BufferLoad, Expr, Not, Range, Var
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.schedule.copied_regions import region_argument, views_of, why_not_all_instances
+from crossfarm.ir.regions import whole
+from crossfarm.ir.schedule.copied_regions import region_argument, relaxed, views_of, why_not_all_instances
 from crossfarm.ir.schedule.dependencies import require_complete_or_reduction, same_size
-from crossfarm.ir.schedule.index_arith import analyzer_of, fold, relaxed
+from crossfarm.ir.schedule.index_arith import analyzer_of, fold
 from crossfarm.ir.schedule.index_map import IndexMap, Inverse
 from crossfarm.ir.schedule.nests import (
     TRUE,
@@ -64,7 +65,7 @@ def transform_layout(
     _check_transformable(func, old)
     try:
         index_map = IndexMap.of(index_map, len(old.shape))
-        analyzer = analyzer_of(func)
+        analyzer = analyzer_of(func, least_size=1)
         problem = index_map.why_not_injective(old.shape)
         if problem is not None:
             refuse(PRIMITIVE, f"{index_map} may take two elements of {old.name} to one place: {problem}", at=realize)
@@ -96,7 +97,7 @@ def transform_block_layout(func: PrimFunc, block: str, index_map: IndexMap) -> t
     if reason is not None:
         refuse(primitive, f"the loops may not run all instances of block {block}: {reason}", at=realize)
     axes = realize.block.iter_vars
-    analyzer = analyzer_of(func)
+    analyzer = analyzer_of(func, least_size=1)
     extents = [a.dom.extent for a in axes]
     try:
         index_map = IndexMap.of(index_map, len(axes))
@@ -235,7 +236,7 @@ def _producer(func: PrimFunc, realize: BlockRealize, new: Buffer, inverse: Inver
     axes = [i for i in store.indices if isinstance(i, Var)]
 
     def body(v: tuple[Var, ...]) -> BufferStore:
-        analyzer = analyzer_of(func, {a: Range(ops.const(0, a.dtype), e) for a, e in zip(v, new.shape)})
+        analyzer = analyzer_of(func, domains=dict(zip(v, whole(new).region)), least_size=1)
         before, valid = inverse.at(v, analyzer)
         value = substitute(store.value, dict(zip(axes, before)))
         return BufferStore(new, value if valid is None else ops.if_then_else(valid, value, pad), v)

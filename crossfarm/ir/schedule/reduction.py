@@ -12,9 +12,9 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Range, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, key
-from crossfarm.ir.schedule.covering import conjuncts
 from crossfarm.ir.schedule.dependencies import require_reduction
 from crossfarm.ir.schedule.fresh import fresh_copy
+from crossfarm.ir.schedule.index_arith import conjuncts
 from crossfarm.ir.schedule.reducers import Reduction, init_values, reduction_of
 from crossfarm.ir.schedule.spans import tidy
 from crossfarm.ir.schedule.stages import reduce_loops

@@ -158,7 +158,7 @@ def _copy_in(
 ) -> Stmt:
     def store(v: tuple[Var, ...]) -> BufferStore:
         at = tuple(substitute(i, _values(axes, v)) for i in indices)
-        known = analyzer_of(func)
+        known = analyzer_of(func, least_size=1)
         for axis, var in zip(axes, v):
             known.bind_loop(var, ops.const(0, var.dtype), axis.dom.extent)
         outside = in_bounds(at, old.shape, known)

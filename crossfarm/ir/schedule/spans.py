@@ -14,8 +14,9 @@ from math import gcd
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, Analyzer, affine, const_int
-from crossfarm.ir.expr import Binary, BufferLoad, Cast, Expr, IntImm, Select, Var
+from crossfarm.ir.expr import Binary, BufferLoad, Cast, Expr, Select, Var
 from crossfarm.ir.regions import key, simplify
+from crossfarm.ir.schedule.index_arith import with_digits_joined
 from crossfarm.ir.visitor import walk
 
 
@@ -63,7 +64,7 @@ def tidy(value: Expr) -> Expr:
     value = simplify(value)
     if not dt.is_int(value.dtype):
         return value
-    return _refold(affine(value, key)).to_expr(value.dtype)
+    return with_digits_joined(affine(value, key), key).to_expr(value.dtype)
 
 
 def relax(value: Expr, domains: Mapping[Var, Span], analyzer: Analyzer) -> Span | None:
@@ -199,20 +200,6 @@ def floordiv(a: Expr, b: Expr) -> Expr:
                 if key(other) == key(b):
                     return tidy(ops.add(ops.mul(factor, coefficient), form.constant))
     return ops.floordiv(tidy(a), b)
-
-
-def _refold(form: Affine) -> Affine:
-    """The form with each pair ``m * c * (x // c) + m * (x % c)`` written as ``m * x``."""
-    for name, coefficient in list(form.terms.items()):
-        atom = form.atoms[name]
-        if not (isinstance(atom, Binary) and atom.op == "floormod" and isinstance(atom.b, IntImm)):
-            continue
-        partner = key(ops.floordiv(atom.a, atom.b))
-        if form.terms.get(partner) == coefficient * atom.b.value:
-            del form.terms[name], form.terms[partner]
-            form.add(affine(atom.a, key), coefficient)
-            return _refold(form)
-    return form
 
 
 def _extreme(op: str, a: Expr, b: Expr, analyzer: Analyzer) -> Expr:

@@ -15,8 +15,9 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule import images
-from crossfarm.ir.schedule.covering import Boxes, analyzer_of, axis_conditions, boxes
+from crossfarm.ir.schedule.covering import Boxes, axis_conditions, boxes
 from crossfarm.ir.schedule.dependencies import require_complete_or_reduction, scope_blocks
+from crossfarm.ir.schedule.index_arith import analyzer_of
 from crossfarm.ir.schedule.reducers import keeps_order, reduction_of
 from crossfarm.ir.schedule.tree import ancestors, find_block, loops_above, parent_block, refuse, statements
 from crossfarm.ir.stmt import Block, BlockRealize, For, SeqStmt, Stmt

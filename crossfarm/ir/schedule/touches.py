@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from crossfarm.ir import ops
-from crossfarm.ir.arith import Affine, Analyzer, affine, const_int
+from crossfarm.ir.arith import Analyzer, affine, const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, Expr, Range, Var
 from crossfarm.ir.regions import simplify
+from crossfarm.ir.schedule.index_arith import conjuncts
+from crossfarm.ir.schedule.spans import Span, relax
 from crossfarm.ir.schedule.tree import children_of
 from crossfarm.ir.stmt import BlockRealize, For, SeqStmt, Stmt
 from crossfarm.ir.visitor import substitute, walk
-
-Interval = tuple[Expr, Expr]
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ def makes_all(write: Touch, read: Touch) -> bool:
     analyzer = Analyzer()
     for loop in write.loops[:common]:
         analyzer.bind_loop(loop.var, loop.min, loop.extent)
-    made = [_relaxed(part, write.loops[common:]) for part in write.box]
-    needed = [_relaxed(part, read.loops[common:]) for part in read.box]
+    made = [_relaxed(part, write.loops[common:], analyzer) for part in write.box]
+    needed = [_relaxed(part, read.loops[common:], analyzer) for part in read.box]
     return all(_within(analyzer, n, m, dim) for n, m, dim in zip(needed, made, write.buffer.shape))
 
 
@@ -104,9 +104,7 @@ def _runs_everywhere(write: Touch) -> bool:
         past = affine(value)
         past.add(affine(ops.add(axis.dom.min, axis.dom.extent)), -1)
         beyond.append((past.constant, past.terms))
-    for condition in _conjuncts(write.block.predicate):
-        if const_int(condition) == 1:
-            continue
+    for condition in conjuncts(write.block.predicate):
         if not isinstance(condition, Binary) or condition.op != "lt":
             return False
         limit = affine(condition.a)
@@ -116,61 +114,30 @@ def _runs_everywhere(write: Touch) -> bool:
     return True
 
 
-def _conjuncts(condition: Expr) -> list[Expr]:
-    if isinstance(condition, Binary) and condition.op == "and":
-        return [*_conjuncts(condition.a), *_conjuncts(condition.b)]
-    return [condition]
-
-
-def _within(analyzer: Analyzer, needed: Interval | None, made: Interval | None, dim: Expr) -> bool:
+def _within(analyzer: Analyzer, needed: Span | None, made: Span | None, dim: Expr) -> bool:
     """True when ``needed``, as far as it is inside the buffer, lies in ``made``."""
     if made is None:
         return False
-    low, high = made
-    from_start = const_int(low) == 0
-    to_end = analyzer.prove(ops.binary("ge", high, simplify(ops.sub(dim, 1))))
+    from_start = const_int(made.low) == 0
+    to_end = analyzer.prove(ops.binary("ge", made.high, simplify(ops.sub(dim, 1))))
     if needed is None:
         return from_start and to_end
-    return (from_start or analyzer.prove(ops.binary("le", low, needed[0]))) and (
-        to_end or analyzer.prove(ops.binary("le", needed[1], high))
+    return (from_start or analyzer.prove(ops.binary("le", made.low, needed.low))) and (
+        to_end or analyzer.prove(ops.binary("le", needed.high, made.high))
     )
 
 
-def _relaxed(part: Range, loops: Sequence[For]) -> Interval | None:
-    """First and last value of a range over all iterations of ``loops``; None where that cannot be told."""
-    ends = {loop.var: (loop.min, simplify(ops.sub(ops.add(loop.min, loop.extent), 1))) for loop in loops}
-    first = _extreme(part.min, ends, -1)
-    last = _extreme(simplify(ops.sub(ops.add(part.min, part.extent), 1)), ends, 1)
-    return None if first is None or last is None else (first, last)
+def _relaxed(part: Range, loops: Sequence[For], analyzer: Analyzer) -> Span | None:
+    """The values of a range over all iterations of ``loops``, outer to inner; None where that cannot be told."""
+    domains: dict[Var, Span] = {}
+    for loop in loops:
+        domain = _bounds(Span.of_range(loop.min, loop.extent), domains, analyzer)
+        if domain is None:
+            return None
+        domains[loop.var] = domain
+    return _bounds(Span.of_range(part.min, part.extent), domains, analyzer)
 
 
-def _extreme(value: Expr, ends: dict[Var, Interval], sign: int) -> Expr | None:
-    """The smallest (``sign`` -1) or largest (1) value over the ranges ``ends``, or None."""
-    if not any(n in ends for n in walk(value)):
-        return value
-    if isinstance(value, Var):
-        return ends[value][sign > 0]
-    if not isinstance(value, Binary):
-        return None
-    if value.op in ("floordiv", "floormod"):
-        by = const_int(value.b)
-        if by is None or by <= 0:
-            return None
-        if value.op == "floormod":
-            return ops.const(by - 1 if sign > 0 else 0, value.dtype)
-        inner = _extreme(value.a, ends, sign)
-        return None if inner is None else ops.floordiv(inner, value.b)
-    if value.op in ("min", "max"):
-        a, b = _extreme(value.a, ends, sign), _extreme(value.b, ends, sign)
-        return None if a is None or b is None else ops.binary(value.op, a, b)
-    if value.op not in ("add", "sub", "mul"):
-        return None
-    form = affine(value)
-    total = Affine(form.constant)
-    for key, coefficient in form.terms.items():
-        atom = form.atoms[key]
-        extreme = None if atom is value else _extreme(atom, ends, sign if coefficient > 0 else -sign)
-        if extreme is None:
-            return None
-        total.add(affine(extreme), coefficient)
-    return total.to_expr(value.dtype)
+def _bounds(span: Span, domains: Mapping[Var, Span], analyzer: Analyzer) -> Span | None:
+    low, high = relax(span.low, domains, analyzer), relax(span.high, domains, analyzer)
+    return None if low is None or high is None else Span(low.low, high.high)
