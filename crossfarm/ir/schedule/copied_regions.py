@@ -1,4 +1,4 @@
-"""What a block really touches, loop by loop: the basis on which copies are put around it."""
+"""What a block touches over the loops around it, declared and done: the basis on which copies are put around it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Reasoning about indices: shorter forms, boxes they lie in, and whether they take every value of a box.
+"""Reasoning about indices: what is known of the numbers in them, shorter forms, and comparisons that surely hold.
 
 As everywhere in schedules, arithmetic on indices is taken not to wrap around: they address elements of buffers that
-exist. Symbolic sizes are at least 1 where a box is asked to be written in full.
+exist.
 """
 
 from __future__ import annotations
