@@ -152,12 +152,16 @@ class Affine:
         """Adds ``factor`` times ``other`` in place; terms that cancel disappear."""
         self.constant += factor * other.constant
         for key, coefficient in other.terms.items():
-            total = self.terms.get(key, 0) + factor * coefficient
-            self.atoms[key] = other.atoms[key]
-            if total:
-                self.terms[key] = total
-            else:
-                self.terms.pop(key, None)
+            self.add_atom(key, other.atoms[key], factor * coefficient)
+
+    def add_atom(self, key: Key, atom: Expr, coefficient: int) -> None:
+        """Adds ``coefficient`` times ``atom`` in place."""
+        total = self.terms.get(key, 0) + coefficient
+        self.atoms[key] = atom
+        if total:
+            self.terms[key] = total
+        else:
+            self.terms.pop(key, None)
 
     def split(self, divisor: int) -> tuple[Affine, Affine]:
         """(quotient, rest) with ``self = divisor * quotient + rest``; the rest has what is not divisible."""
@@ -198,18 +202,21 @@ def affine(expr: Expr, key_of: Callable[[Expr], Key] = structural_key) -> Affine
 
 
 def _collect(expr: Expr, factor: int, form: Affine, key_of: Callable[[Expr], Key]) -> None:
+    if isinstance(expr, Binary):
+        if expr.op in ("add", "sub"):
+            _collect(expr.a, factor, form, key_of)
+            _collect(expr.b, factor if expr.op == "add" else -factor, form, key_of)
+            return
+        if expr.op == "mul" and isinstance(expr.b, IntImm):
+            _collect(expr.a, factor * expr.b.value, form, key_of)
+            return
+        if expr.op == "mul" and isinstance(expr.a, IntImm):
+            _collect(expr.b, factor * expr.a.value, form, key_of)
+            return
     if isinstance(expr, IntImm):
         form.constant += factor * expr.value
-    elif isinstance(expr, Binary) and expr.op in ("add", "sub"):
-        _collect(expr.a, factor, form, key_of)
-        _collect(expr.b, factor if expr.op == "add" else -factor, form, key_of)
-    elif isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.b, IntImm):
-        _collect(expr.a, factor * expr.b.value, form, key_of)
-    elif isinstance(expr, Binary) and expr.op == "mul" and isinstance(expr.a, IntImm):
-        _collect(expr.b, factor * expr.a.value, form, key_of)
     else:
-        key = key_of(expr)
-        form.add(Affine(0, {key: 1}, {key: expr}), factor)
+        form.add_atom(key_of(expr), expr, factor)
 
 
 class Analyzer:

@@ -3,6 +3,8 @@
 A dtype is a plain string: ``bool``, ``int8`` … ``int64``, ``uint8`` … ``uint64``, ``float16``, ``bfloat16``,
 ``float32``, ``float64``, or ``handle`` (an opaque pointer; never arithmetic). ``xN`` after any but ``handle`` is a
 vector of N lanes.
+
+Answers are remembered: passes ask the same few questions all the time.
 """
 
 from __future__ import annotations
@@ -45,16 +47,19 @@ def is_valid(dtype: str) -> bool:
     return True
 
 
+@cache
 def scalar_of(dtype: str) -> str:
     """Element dtype of a vector, or the dtype itself."""
     return split(dtype)[0]
 
 
+@cache
 def lanes_of(dtype: str) -> int:
     """Number of lanes, 1 for a scalar."""
     return split(dtype)[1]
 
 
+@cache
 def with_lanes(dtype: str, lanes: int) -> str:
     """The same element dtype with ``lanes`` lanes."""
     scalar = scalar_of(dtype)
@@ -72,6 +77,7 @@ def bits(dtype: str) -> int:
     return int(re.sub(r"\D", "", scalar))
 
 
+@cache
 def itemsize(dtype: str) -> int:
     """Bytes of one element in memory, lanes included."""
     return bits(dtype) // 8 * lanes_of(dtype)
@@ -98,6 +104,7 @@ def is_bool(dtype: str) -> bool:
     return scalar_of(dtype) == "bool"
 
 
+@cache
 def int_range(dtype: str) -> tuple[int, int]:
     """Smallest and largest value of an integer or bool dtype."""
     scalar = scalar_of(dtype)
