@@ -25,8 +25,8 @@ from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.te.value import Value
 
 #: Products below which copying the factors costs more than the panels give.
-_FEWEST_PRODUCTS = 16**3
-_FEWEST_ROWS = 4
+FEWEST_PRODUCTS = 16**3
+FEWEST_ROWS = 4
 #: Parallel chunks for each thread, so that the last ones to finish have little left to wait for.
 _CHUNKS_PER_THREAD = 4
 
@@ -47,13 +47,13 @@ class Matmul:
         found = contraction_of(site.func, site.block)
         if isinstance(found, str):
             return Refusal(found)
-        plan = _Plan.of(found)
+        plan = Plan.of(found)
         if isinstance(plan, str):
             return Refusal(plan)
         rows, columns, sums = (const_int(found.extents[a]) for a in (plan.row, plan.column, plan.sum))
-        if rows is not None and rows < _FEWEST_ROWS:
+        if rows is not None and rows < FEWEST_ROWS:
             return Refusal(f"{rows} rows are too few for tiles")
-        if None not in (rows, columns, sums) and (rows or 0) * (columns or 0) * (sums or 0) < _FEWEST_PRODUCTS:
+        if None not in (rows, columns, sums) and (rows or 0) * (columns or 0) * (sums or 0) < FEWEST_PRODUCTS:
             return Refusal(f"{rows} x {columns} x {sums} products are too few to pack the factors for")
         tile = self._tile(site, found, plan)
         taken = (site.block, *epilogue_of(site.func, site.block, site.open_blocks))
@@ -68,11 +68,11 @@ class Matmul:
     def apply(self, site: Site, fit: Fit) -> None:
         found = contraction_of(site.func, site.block)
         assert isinstance(found, Contraction)
-        plan = _Plan.of(found)
-        assert isinstance(plan, _Plan)
-        _Packed(site, fit, found, plan, self._tile(site, found, plan)).run()
+        plan = Plan.of(found)
+        assert isinstance(plan, Plan)
+        PackedMatmul(site, fit, found, plan, self._tile(site, found, plan)).run()
 
-    def _tile(self, site: Site, found: Contraction, plan: _Plan) -> Tile:
+    def _tile(self, site: Site, found: Contraction, plan: Plan) -> Tile:
         dtype = found.result.dtype
         best = best_tile(site.cpu, dtype, const_int(found.extents[plan.row]), const_int(found.extents[plan.column]))
         tile = Tile(self.rows or best.rows, self.vectors or best.vectors, best.lanes)
@@ -86,7 +86,7 @@ class Matmul:
 
 
 @dataclass(frozen=True)
-class _Plan:
+class Plan:
     """Which axes are tiled; all others but the sums are run one by one."""
 
     row: Var
@@ -94,7 +94,7 @@ class _Plan:
     sum: Var
 
     @classmethod
-    def of(cls, found: Contraction) -> _Plan | str:
+    def of(cls, found: Contraction) -> Plan | str:
         """The plan, or why there is none."""
         if not found.rows or not found.columns or not found.sums:
             return "a factor has no axis of its own, or nothing is summed"
@@ -107,10 +107,16 @@ class _Plan:
         return cls(row, column, found.sums[0])
 
 
-class _Packed:
-    """One matmul on its way through the schedule."""
+class PackedMatmul:
+    """One matmul on its way through the schedule.
 
-    def __init__(self, site: Site, fit: Fit, found: Contraction, plan: _Plan, tile: Tile) -> None:
+    Attributes:
+        step: products of one element that the kernel adds at once.
+    """
+
+    step: ClassVar[int] = 1
+
+    def __init__(self, site: Site, fit: Fit, found: Contraction, plan: Plan, tile: Tile) -> None:
         self.sch: Schedule = site.schedule
         self.site, self.fit, self.found, self.plan, self.tile = site, fit, found, plan, tile
 
@@ -128,17 +134,23 @@ class _Packed:
         tiles, step = self._tile_loops(block)
         sch.reverse_compute_at(last, tiles[-1])
         sch.vectorize(sch.split(sch.get_loops(last)[-1], [None, tile.lanes])[1])
-        init = sch.decompose_reduction(block, step)
-        for part in (init, block):
-            rows, vectors, lanes = sch.get_loops(part)[-3:]
-            sch.unroll(rows)
-            sch.unroll(vectors)
-            sch.vectorize(lanes)
+        self._in_registers(sch.decompose_reduction(block, step))
+        self._kernel(block)
         self._block_for_caches(tiles)
+
+    def _kernel(self, block: BlockRef) -> None:
+        """One step of the sum for a whole tile."""
+        self._in_registers(block)
+
+    def _in_registers(self, block: BlockRef) -> None:
+        rows, vectors, lanes = self.sch.get_loops(block)[-3:]
+        self.sch.unroll(rows)
+        self.sch.unroll(vectors)
+        self.sch.vectorize(lanes)
 
     def _pad(self, block: BlockRef) -> tuple[BlockRef | None, BlockRef | None, BlockRef | None]:
         """Axes become multiples of the tile; the blocks that copy the factors and the result for that, if any."""
-        wanted = {self.plan.row: self.tile.rows, self.plan.column: self.tile.columns}
+        wanted = {self.plan.row: self.tile.rows, self.plan.column: self.tile.columns, self.plan.sum: self.step}
         padding = [wanted.get(axis.var, 1) for axis in self.found.block.iter_vars]
         extents = [const_int(axis.dom.extent) for axis in self.found.block.iter_vars]
         if all(e is not None and e % p == 0 for e, p in zip(extents, padding)):
@@ -154,6 +166,8 @@ class _Packed:
 
     def _pack(self, block: BlockRef, operand: Operand, copy: BlockRef | None, axis: Var, size: int) -> None:
         """The factor as panels: batch axes, panel, step of the sum, element of the panel."""
+        if copy is None and self._is_read_in_place(operand, axis):
+            return
         if copy is None:
             copy = self.sch.cache_read(block, operand.read, "global")
         position, step = operand.axes.index(axis), operand.axes.index(self.plan.sum)
@@ -168,6 +182,15 @@ class _Packed:
         rest = [loop for i, loop in enumerate(loops) if i not in (position, step)]
         self.sch.reorder(*rest, panel, loops[step], element)
         self.sch.parallel(self.sch.fuse(*rest, panel) if rest else panel)
+
+    def _is_read_in_place(self, operand: Operand, axis: Var) -> bool:
+        """True where the second level cache holds the factor and the kernel's loads of it are vectors already, or of
+        one element for all lanes: panels would only cost their copies."""
+        if self.step > 1 or (operand is self.found.right and operand.axes[-1] is not axis):
+            return False
+        sizes = [const_int(self.found.extents[a]) for a in (axis, self.plan.sum)]
+        bytes_ = dt.itemsize(operand.buffer.dtype) * (sizes[0] or 0) * (sizes[1] or 0)
+        return 0 < bytes_ <= self.site.cpu.l2_bytes
 
     def _tile_loops(self, block: BlockRef) -> tuple[list[LoopRef], LoopRef]:
         """Loops of tiles outside (those of other axes, of rows, of columns), a step of the sum inside; both."""
