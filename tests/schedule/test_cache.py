@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from crossfarm.errors import ScheduleError
-from tests.schedule.layout_programs import SYMBOLIC_MATMUL, program
+from tests.schedule.layout_programs import SYMBOLIC_MATMUL, matmul, program
 from tests.schedule.programs import CHAIN, MATMUL, SYMBOLIC, body, check, schedule
 
 AB = "A: T.Buffer((8,)), B: T.Buffer((8,))"
@@ -184,3 +184,14 @@ def test_arguments_that_name_nothing_are_refused(index: int, scope: str, reason:
     sch = schedule(MATMUL)
     with pytest.raises(ScheduleError, match=reason):
         sch.cache_read(sch.get_block("C"), index, scope)
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_a_copy_inside_a_tile_that_overhangs_stays_inside_the_buffer(position: int) -> None:
+    text = matmul(10, 7, 5)
+    sch = schedule(text)
+    i, j, _ = sch.get_loops(sch.get_block("C"))
+    sch.reorder(*sch.split(i, [None, 4]), j)
+    sch.blockize(sch.get_loops(sch.get_block("C"))[position])
+    sch.cache_read(sch.get_block("C"), 1, "local")
+    check(sch, text)

@@ -43,7 +43,9 @@ def region_at(
     loops = [s for s in _between(func, anchor, block) if isinstance(s, For)]
     outer = [s for s in ancestors(func, anchor) if isinstance(s, For)]
     known = analyzer_of(func, outer, least_size=1)
-    return BufferRegion(buffer, clamped(relaxed(found, loops), _touched(scope, buffer, kind).region, known))
+    around = analyzer_of(func, [*ancestors(func, scope), scope], least_size=1)
+    within = clamped(_touched(scope, buffer, kind), whole(buffer).region, around)  # the last of tiles may overhang
+    return BufferRegion(buffer, clamped(relaxed(found, loops), within, known))
 
 
 def why_not_written(func: PrimFunc, block: BlockRealize, anchor: Stmt, region: BufferRegion) -> str | None:

@@ -72,7 +72,8 @@ def lookup(name: str) -> TensorIntrin:
         return found
     match = _BUILT_IN.fullmatch(name)
     if match is None:
-        raise ScheduleError(f"there is no intrinsic {name!r}; there are: {', '.join(names())}")
+        reason = f"there is no intrinsic {name!r}; there are: {', '.join(names())}"
+        raise ScheduleError(f"tensorize: {reason}", primitive="tensorize", reason=reason)
     lanes, a, b = int(match["lanes"]), _DTYPES[match["a"]], _DTYPES[match["b"]]
     return _registered.setdefault(name, TensorIntrin(name, _dot_desc(lanes, a, b), _dot_impl(lanes, a, b)))
 

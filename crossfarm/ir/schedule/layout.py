@@ -62,7 +62,7 @@ def transform_layout(
     if kind not in ("read", "write"):
         refuse(PRIMITIVE, f"a buffer is ('read', i) or ('write', i), not {kind!r}")
     old = region_argument(realize, kind, index, PRIMITIVE).buffer
-    _check_transformable(func, old)
+    _check_transformable(func, realize, old)
     try:
         index_map = IndexMap.of(index_map, len(old.shape))
         analyzer = analyzer_of(func, least_size=1)
@@ -126,26 +126,28 @@ def transform_block_layout(func: PrimFunc, block: str, index_map: IndexMap) -> t
     return replace_stmt(func, top, nest), None
 
 
-def _check_transformable(func: PrimFunc, buffer: Buffer) -> None:
+def _check_transformable(func: PrimFunc, realize: BlockRealize, buffer: Buffer) -> None:
     if buffer in func.params:
         refuse(
             PRIMITIVE,
             f"{buffer.name} is a parameter: its layout is the caller's",
+            at=realize,
             hint="use cache_read or cache_write first, and transform the layout of that copy",
         )
     if buffer.strides or buffer.elem_offset is not None:
-        refuse(PRIMITIVE, f"{buffer.name} has strides or an offset of its own")
+        refuse(PRIMITIVE, f"{buffer.name} has strides or an offset of its own", at=realize)
     if any(buffer is m.buffer for s in statements(func.body) if isinstance(s, Block) for m in s.match_buffers):
-        refuse(PRIMITIVE, f"{buffer.name} is a view: its layout is that of what it views")
+        refuse(PRIMITIVE, f"{buffer.name} is a view: its layout is that of what it views", at=realize)
     view = next(iter(views_of(func, buffer)), None)
     if view is not None:
-        refuse(PRIMITIVE, f"{view.name} is a view of {buffer.name}, which is a box of it only in this layout")
+        reason = f"{view.name} is a view of {buffer.name}, which is a box of it only in this layout"
+        refuse(PRIMITIVE, reason, at=realize)
     if any(isinstance(s, Allocate) and s.buffer is buffer for s in statements(func.body)):
-        refuse(PRIMITIVE, f"{buffer.name} is allocated in lowered form", hint="transform before lowering")
+        refuse(PRIMITIVE, f"{buffer.name} is allocated in lowered form", at=realize, hint="transform before lowering")
     refuse_taken_address(func, buffer, PRIMITIVE)
     uses = [n for n in walk(func.body) if isinstance(n, BufferLoad | BufferStore) and n.buffer is buffer]
     if any(dt.lanes_of(i.dtype) > 1 for n in uses for i in n.indices):
-        refuse(PRIMITIVE, f"{buffer.name} is accessed by vectors, which the new layout may take apart")
+        refuse(PRIMITIVE, f"{buffer.name} is accessed by vectors, which the new layout may take apart", at=realize)
 
 
 class _Relayout(Mutator):

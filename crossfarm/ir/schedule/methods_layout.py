@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from crossfarm.errors import InvalidModule
 from crossfarm.ir.schedule import cache, layout
 from crossfarm.ir.schedule import padding as padding_
 from crossfarm.ir.schedule import reindex as reindex_
 from crossfarm.ir.schedule.base import ScheduleBase
 from crossfarm.ir.schedule.index_map import IndexMap, IndexMapLike
 from crossfarm.ir.schedule.references import BlockRef
+from crossfarm.ir.schedule.tree import refuse
 from crossfarm.ir.stmt import Block
 
 
@@ -87,11 +89,11 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: the buffer is a parameter (``cache_read`` it first) or has views, or the map may take two
                 elements to one place.
         """
-        block_ = self.get(block)
-        assert isinstance(block_, Block)
-        regions = block_.reads if buffer[0] == "read" else block_.writes
+        node = self.get(block)
+        assert isinstance(node, Block)
+        regions = node.reads if buffer[0] == "read" else node.writes
         dims = regions[buffer[1]].buffer.shape if 0 <= buffer[1] < len(regions) else ()
-        mapped = self._index_map(index_map, [e.dtype for e in dims]) if dims else index_map
+        mapped = _index_map("transform_layout", node, index_map, [e.dtype for e in dims]) if dims else index_map
         return self._apply(layout.transform_layout, block, tuple(buffer), mapped, pad_value)
 
     def transform_block_layout(self, block: BlockRef, index_map: IndexMapLike) -> None:
@@ -104,9 +106,9 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: the block is neither complete nor a reduction, its loops are not plain, or the map mixes
                 spatial and reduce axes.
         """
-        block_ = self.get(block)
-        assert isinstance(block_, Block)
-        mapped = self._index_map(index_map, [a.var.dtype for a in block_.iter_vars])
+        node = self.get(block)
+        assert isinstance(node, Block)
+        mapped = _index_map("transform_block_layout", node, index_map, [a.var.dtype for a in node.iter_vars])
         return self._apply(layout.transform_block_layout, block, mapped)
 
     def pad_einsum(self, block: BlockRef, padding: Sequence[int]) -> None:
@@ -123,5 +125,9 @@ class LayoutMethods(ScheduleBase):
         """
         return self._apply(padding_.pad_einsum, block, tuple(padding))
 
-    def _index_map(self, source: IndexMapLike, dtypes: list[str]) -> IndexMap:
+
+def _index_map(primitive: str, node: Block, source: IndexMapLike, dtypes: list[str]) -> IndexMap:
+    try:
         return IndexMap.of(source, len(dtypes), dtypes[0] if dtypes else "int32")
+    except InvalidModule as unfit:
+        refuse(primitive, unfit.message, at=node, hint=unfit.hint)
