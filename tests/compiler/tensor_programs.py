@@ -311,6 +311,18 @@ def expected(program: Program, inputs: Sequence[Array]) -> list[Expected]:
         return program.reference(*wide)
 
 
+def assert_within(got: Array, value: Array, error: Array | float, name: str) -> None:
+    """Each element is as far from ``value`` as ``error`` allows, and NaN or infinite where ``value`` is."""
+    wide = got.astype(value.dtype)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(wide - value) <= error if value.dtype.kind == "f" else wide == value
+    same = near | (wide == value) | ((wide != wide) & (value != value))
+    if not same.all():
+        at = tuple(np.argwhere(~same)[0])
+        allowed = np.broadcast_to(error, value.shape)[at]
+        raise AssertionError(f"{(~same).sum()} elements: {name}{at} is {wide[at]}, not {value[at]} within {allowed}")
+
+
 def _gelu(x: te.Value) -> te.Value:
     return x * 0.5 * (te.erf(x * 0.7071067811865476) + 1.0)
 

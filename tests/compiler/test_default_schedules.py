@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from compiler_service.schedules import RULES, choose_schedules
 from compiler_service.schedules.matmul import Matmul
-from crossfarm import te
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import dtype as dt
@@ -30,13 +29,13 @@ from crossfarm.ir.structural import explain_difference
 from crossfarm.ir.verify import verify
 from crossfarm.target import Target
 from crossfarm.target.cpu import host_cpu_features
-from tests.compiler import image_programs as images
 from tests.compiler import tensor_programs as programs
 from tests.compiler.guarded import StrayAccess, call_guarded
 from tests.compiler.native import Array, Native
 from tests.compiler.sized_programs import FAMILIES, Sized
-from tests.compiler.tensor_programs import Program
+from tests.compiler.tensor_programs import Program, assert_within
 from tests.compiler.test_corpus import BY_NAME, ON_CPU, arguments_of
+from tests.compiler.typical_programs import FITTING, LARGE, LEAKY
 from tests.conftest import CORPUS
 
 #: What this machine can run of the levels of x86-64.
@@ -77,18 +76,6 @@ def assert_right(program: Program, native: Native, inputs: list[Array], threads:
         found = call_guarded(native, "main", inputs, empty, at_end=at_end, threads=threads)
         for got, (value, error), tensor in zip(found, wanted, program.outputs, strict=True):
             assert_within(got, value, error, tensor.name)
-
-
-def assert_within(got: Array, value: Array, error: Array | float, name: str) -> None:
-    """Each element is as far from ``value`` as ``error`` allows, and NaN or infinite where ``value`` is."""
-    wide = got.astype(value.dtype)
-    with np.errstate(invalid="ignore"):
-        near = np.abs(wide - value) <= error if value.dtype.kind == "f" else wide == value
-    same = near | (wide == value) | ((wide != wide) & (value != value))
-    if not same.all():
-        at = tuple(np.argwhere(~same)[0])
-        allowed = np.broadcast_to(error, value.shape)[at]
-        raise AssertionError(f"{(~same).sum()} elements: {name}{at} is {wide[at]}, not {value[at]} within {allowed}")
 
 
 def _unwritten(shape: tuple[int, ...], dtype: str) -> Array:
@@ -142,27 +129,6 @@ def test_many_more_sizes_give_what_numpy_says(family: str) -> None:
 NOT_NUMBERS = {"nan": np.nan, "inf": np.inf, "-inf": -np.inf}
 
 
-m = te.var("m")
-LEAKY: dict[str, tuple[Program, dict[str, int]]] = {
-    "matmul": (programs.matmul(37, 41, 23), {}),
-    "matmul of transposed factors, a size of the call's": (
-        programs.matmul(te.var("m"), 41, 23, layout="TT"),
-        {"m": 37},
-    ),
-    "batched matmul": (programs.matmul(17, 21, 23, batch=(3,)), {}),
-    "float16 matmul": (programs.matmul(33, 41, 23, dtype="float16"), {}),
-    "convolution": (images.convolution((2, 5, 11, 13), 7, (3, 3), padding=1), {}),
-    "grouped convolution": (images.convolution((1, 6, 11, 13), 8, (3, 3), padding=2, stride=2, groups=2), {}),
-    "depthwise convolution": (images.depthwise((1, 5, 19, 21), 2, (3, 3), padding=1), {}),
-    "mean pooling": (images.pool((1, 3, 19, 21), (3, 3), kind="mean", padding=1), {}),
-    "sums of rows": (programs.reduction((13, 67), (1,), kind="sum"), {}),
-    "sums of columns": (programs.reduction((67, 35), (0,), kind="sum"), {}),
-    "sum of everything": (programs.reduction((61, 35), (0, 1), kind="sum"), {}),
-    "chain": (programs.chain((13, 67)), {}),
-    "transpose": (programs.transposed((33, 65), (1, 0)), {}),
-}
-
-
 @pytest.mark.parametrize("value", NOT_NUMBERS.values(), ids=NOT_NUMBERS)
 @pytest.mark.parametrize("name", LEAKY)
 def test_what_is_no_number_stays_where_it_belongs(name: str, value: float) -> None:
@@ -193,22 +159,6 @@ def test_a_row_without_a_number_does_not_spoil_the_softmax_of_others() -> None:
     ((value, error),) = programs.expected(program, [x[others]])
     assert_within(found[others], value, error, "result")
     assert np.isnan(found[[4, 6, 7]]).any(axis=1).all()
-
-
-LARGE: dict[str, Program] = {
-    "matmul": programs.matmul(259, 301, 127, epilogue="bias+gelu"),
-    "matmul of one row": programs.matmul(1, 1025, 515),
-    "convolution": images.convolution((2, 19, 43, 45), 37, (3, 3), padding=1, epilogue="bias+relu"),
-    "depthwise convolution": images.depthwise((2, 37, 57, 55), 1, (3, 3), padding=1),
-    "softmax": programs.softmax((211,), 1003),
-    "layer norm": programs.norm((3, 101), 771),
-    "sums of columns": programs.reduction((703, 513), (0,), kind="sum"),
-    "sum of everything": programs.reduction((703, 513), (0, 1), kind="sum"),
-    "largest of rows": programs.reduction((517, 1003), (1,), kind="argmax"),
-    "transpose": programs.transposed((613, 407), (1, 0)),
-    "chain": programs.chain((31, 67, 253)),
-    "statistics": programs.statistics(309, 415),
-}
 
 
 @pytest.mark.parametrize("name", LARGE)
@@ -355,19 +305,6 @@ def main(X: T.Buffer((70,), "int32"), Y: T.Buffer((8,), "int32")):
             vi = T.axis.opaque(70, i)
             Y[T.bitwise_and(X[vi], 7)] = Y[T.bitwise_and(X[vi], 7)] + 1
 """
-FITTING = {
-    "depthwise": images.depthwise((1, 8, 33, 35), 1, (3, 3), padding=1),
-    "conv2d": images.convolution((1, 8, 19, 21), 9, (3, 3), padding=1, epilogue="bias"),
-    "skinny_matmul": programs.matmul(1, 131, 67),
-    "dot_products": programs.matmul(1, 131, 64, layout="NT"),
-    "matmul": programs.matmul(35, 37, 39, epilogue="bias+relu"),
-    "rows": programs.softmax((11,), 67),
-    "columns": programs.reduction((67, 35), (0,), kind="sum"),
-    "whole": programs.reduction((67, 35), (0, 1), kind="sum"),
-    "transpose": programs.transposed((64, 96), (1, 0)),
-    "elementwise": programs.chain((13, 67)),
-    "fallback": programs.statistics(309, 415),
-}
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES])

@@ -22,6 +22,9 @@ from tests.compiler import accuracy
 from tests.compiler.dots import LANES, SIGNS, dot_of, dot_program, factors
 from tests.compiler.operators import INTEGERS, assert_same_bits, edges, programs_of
 from tests.compiler.programs import module, outputs
+from tests.compiler.tensor_programs import assert_within
+from tests.compiler.tensor_programs import expected as expected_of
+from tests.compiler.typical_programs import SCHEDULED
 from tests.conftest import CORPUS, ROOT
 from tests.system.test_corpus import ON_CPU, arguments_of
 from tools import arm64_root
@@ -125,17 +128,36 @@ def test_a_crash_there_is_the_programs_and_the_device_comes_back(farm: Farm) -> 
         assert np.array_equal(function(np.ones(4, np.float32), np.ones(4, np.float32)), np.full(4, 2, np.float32))
 
 
+#: Vectors of NEON alone; with dot products and arithmetic on float16; and what the emulated processor says it has.
+SCHEDULED_FOR = ["aarch64-linux-generic", "llvm arch=aarch64 cpu=cortex-a76", "its own"]
+
+
 @pytest.mark.usefixtures("corpus")
-def test_the_corpus_gives_its_stored_outputs_there(farm: Farm) -> None:
+@pytest.mark.parametrize("target", SCHEDULED_FOR)
+def test_the_corpus_gives_its_stored_outputs_there(target: str, farm: Farm) -> None:
     with farm.acquire("arch=aarch64", timeout=60) as device:
         for case in ON_CPU:
-            program = device.load(farm.build(cf.load(CORPUS / f"{case['name']}.py"), target=device.target))
+            built = farm.build(
+                cf.load(CORPUS / f"{case['name']}.py"), target=device.target if target == "its own" else target
+            )
             inputs, expected = arguments_of(case, CORPUS)
-            result = program[case["func"]](*inputs)
+            result = device.load(built)[case["func"]](*inputs)
             for got, want in zip(result if isinstance(result, tuple) else (result,), expected, strict=True):
                 np.testing.assert_allclose(
                     got, want, rtol=case["rtol"], atol=case["atol"], equal_nan=True, err_msg=case["name"]
                 )
+
+
+@pytest.mark.parametrize("target", SCHEDULED_FOR)
+def test_default_schedules_give_there_what_numpy_says(target: str, farm: Farm) -> None:
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        for name, (program, sizes) in SCHEDULED.items():
+            built = farm.build(program.module, target=device.target if target == "its own" else target)
+            inputs = program.arguments(**sizes)
+            result = device.load(built)["main"](*inputs)
+            wanted = expected_of(program, inputs)
+            for got, (value, error) in zip(result if isinstance(result, tuple) else (result,), wanted, strict=True):
+                assert_within(got, value, error, f"{name} for {target}")
 
 
 @pytest.fixture(scope="module", params=["its own target", "aarch64-linux-generic"])
