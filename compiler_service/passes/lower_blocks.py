@@ -9,7 +9,7 @@ from compiler_service.passes.base import map_functions
 from crossfarm.ir import ops
 from crossfarm.ir.arith import is_larger
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Binary, BufferLoad, Expr, IntImm, Let, Var
+from crossfarm.ir.expr import Binary, BufferLoad, Expr, IntImm, Let, Ramp, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.stmt import (
@@ -191,4 +191,7 @@ def _plus(start: Expr, index: Expr) -> Expr:
         return index
     if isinstance(index, IntImm) and index.value == 0 and index.dtype == start.dtype:
         return start
+    if isinstance(index, Ramp):  # elements that lie side by side stay so
+        base = _plus(start, index.base)
+        return Ramp(base, ops.cast(index.stride, base.dtype), index.lanes)
     return ops.add(start, index)  # a view's indices may be of another dtype than its source's

@@ -19,6 +19,7 @@ from compiler_service.schedules.depthwise import Depthwise
 from compiler_service.schedules.elementwise import Elementwise
 from compiler_service.schedules.fallback import Fallback
 from compiler_service.schedules.matmul import Matmul
+from compiler_service.schedules.matmul_int8 import MatmulInt8
 from compiler_service.schedules.rows import Rows
 from compiler_service.schedules.skinny import DotProducts, SkinnyMatmul
 from compiler_service.schedules.transpose import Transpose
@@ -40,6 +41,7 @@ RULES: tuple[Rule, ...] = (
     Conv2d(),
     SkinnyMatmul(),
     DotProducts(),
+    MatmulInt8(),
     Matmul(),
     Rows(),
     Columns(),
