@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -15,6 +16,7 @@ from crossfarm.ir.schedule import intrinsics
 from crossfarm.ir.schedule.index_map import IndexMap
 from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.schedule.trace import Trace
+from tests.conftest import ROOT
 from tests.schedule.programs import CHAIN, MATMUL, SYMBOLIC, schedule
 from tests.schedule.test_tensorize import tiled
 
@@ -173,6 +175,11 @@ def test_a_trace_as_python_and_as_json_gives_the_same_module(case: Callable[[Sch
 def test_every_primitive_is_tried() -> None:
     tried = {i.primitive for case, text in CASES for i in scheduled(case, text).trace}
     assert tried == Schedule.primitives_of()
+
+
+def test_every_primitive_is_in_the_documents() -> None:
+    listed = re.findall(r"^\| `(\w+)\(", (ROOT / "docs" / "schedules.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(Schedule.primitives_of())
 
 
 def test_the_text_is_what_a_person_would_write() -> None:

@@ -64,6 +64,9 @@ class LocationMethods(ScheduleBase):
     def decompose_reduction(self, block: BlockRef, loop: LoopRef) -> BlockRef:
         """Makes the ``init`` of a reduction a block of its own, right before ``loop``; gives that block.
 
+        A reduction over no element at all, as a symbolic size of 0 gives, left its elements as they were; now they get
+        the start value.
+
         Raises:
             ScheduleError: it is no reduction, the loop is not around it, or a loop outside of it runs the reduction.
         """
