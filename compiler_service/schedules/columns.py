@@ -31,6 +31,8 @@ _MOST_PARTS = 64
 _USUAL_THREADS = 8
 #: Bytes that are read one after another of each row at least.
 _SHORTEST_RUN = 2048
+#: Steps along the reduced axis between a load of the results so far and their store.
+_ROWS_TOGETHER = 4
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,15 @@ class Columns:
             outer.append(pieces[0])
             extents.append(IntImm(known // part, "int64"))
             inner, rest = pieces[1:], part
-        sch.reorder(*outer, *reduced, *inner)
+        deepest = const_int(nest.reduced[-1].dom.extent)
+        together: list[LoopRef] = []
+        if len(inner) == 2 and deepest is not None and deepest % _ROWS_TOGETHER == 0:
+            reduced[-1], few = sch.split(reduced[-1], [None, _ROWS_TOGETHER])
+            together = [few]
+        sch.reorder(*outer, *reduced, *inner[:-1], *together, inner[-1])
         start = sch.decompose_reduction(block, reduced[0])
+        for loop in together:
+            sch.unroll(loop)
         if len(inner) == 2:
             sch.vectorize(inner[-1])
             sch.vectorize(sch.get_loops(start)[-1])

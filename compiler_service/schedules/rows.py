@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.nests import Nest, nest_of, same_extent, temporaries
+from compiler_service.schedules.nests import Access, Nest, nest_of, same_extent, temporaries
 from compiler_service.schedules.vectors import (
     parallelize,
     reduce_in_lanes,
@@ -59,6 +59,9 @@ class Rows:
         for nest in reversed(group[:-1]):
             sch.compute_at(sch.get_block(nest.name, site.function), rows[-1])
         row_work = sum(n.instances(n.block.iter_vars[depth:]) * n.work for n in group)
+        own = temporaries(site.func)
+        reading = [n for n in group if not n.reduced and any(a.buffer not in own for a in _along_rows(n, depth))]
+        last_map = reading[-1] if reading else None
         for nest in group:
             block = sch.get_block(nest.name, site.function)
             inner = sch.get_loops(block)[depth:]
@@ -71,11 +74,26 @@ class Rows:
                     reduce_in_lanes(sch, block, depth, lanes, cpu.lanes(nest.dtype))
             else:
                 stream = nest is anchor and should_stream(cpu, tuple(s.buffer for s in nest.stores))
-                vectorize_map(sch, inner[-1], along[-1].dom.extent, cpu.lanes(nest.dtype), stream=stream)
+                ahead = _next_row(nest, depth) if nest is last_map else {}
+                lanes = cpu.lanes(nest.dtype)
+                vectorize_map(sch, inner[-1], along[-1].dom.extent, lanes, stream=stream, ahead=ahead)
         if rows:
             rows = sch.get_loops(sch.get_block(anchor.name, site.function))[:depth]
             extents = tuple(axis.dom.extent for axis in anchor.spatial[:depth])
             parallelize(sch, cpu, rows, extents, row_work)
+
+
+def _next_row(nest: Nest, depth: int) -> dict[str, int]:
+    """The operands that a map reads along rows, and how many elements further the next row is.
+
+    It is fetched while this one is computed with: at the start of a row there is nothing to compute yet, and the CPU's
+    own prefetcher begins anew.
+    """
+    if depth == 0 or len(nest.spatial) != depth + 1:
+        return {}
+    row, last = nest.spatial[depth - 1].var, nest.spatial[depth].var
+    steps = {a.buffer.name: a.step(row) for a in nest.loads if a.step(last) == 1}
+    return {name: step for name, step in steps.items() if step}
 
 
 def _group(site: Site) -> list[Nest] | str:
@@ -183,6 +201,10 @@ def _ordered(site: Site, nest: Nest, depth: int) -> tuple[tuple[LoopRef, ...], t
     if list(loops) != wanted:
         sch.reorder(*wanted)
     return tuple(wanted[:depth]), tuple(wanted[depth:])
+
+
+def _along_rows(nest: Nest, depth: int) -> list[Access]:
+    return [load for load in nest.loads if len(load.indices) > depth]
 
 
 def _along(nest: Nest, depth: int) -> tuple[IterVar, ...]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from compiler_service.schedules.cpu import Cpu
@@ -26,13 +27,22 @@ _USUAL_L3_BYTES = 16 << 20
 _MOST_LANES = 64
 
 
-def vectorize_map(sch: Schedule, loop: LoopRef, extent: Expr, lanes: int, *, stream: bool = False) -> None:
+def vectorize_map(
+    sch: Schedule,
+    loop: LoopRef,
+    extent: Expr,
+    lanes: int,
+    *,
+    stream: bool = False,
+    ahead: Mapping[str, int] = MappingProxyType({}),
+) -> None:
     """Vectors of ``lanes`` along an innermost loop whose iterations are independent.
 
     An extent that is no multiple stays a plain loop: LLVM vectorizes it, with the rest of fewer lanes after it.
 
     Args:
         stream: store around the caches.
+        ahead: names of operands, and how many elements ahead of what is read to fetch more of them.
     """
     count = const_int(extent)
     if count is None or lanes < 2:
@@ -42,6 +52,8 @@ def vectorize_map(sch: Schedule, loop: LoopRef, extent: Expr, lanes: int, *, str
             steps, loop = sch.split(loop, [None, lanes])
             if stream:
                 sch.annotate(steps, "stream_stores", 1)
+            if ahead:
+                sch.annotate(steps, "prefetch", ahead)
         sch.vectorize(loop)
     elif count < lanes and count in (2, 4, 8, 16, 32):
         sch.vectorize(loop)
