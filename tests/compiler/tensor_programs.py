@@ -46,7 +46,7 @@ class Program:
         return IRModule({"main": te.create_prim_func([*self.inputs, *self.outputs])})
 
     def arguments(self, seed: int = 0, **sizes: int) -> list[Array]:
-        """Inputs of the sizes given, from -2 to 2 or small integers."""
+        """Inputs of the sizes given, from -2 to 2, any bytes, or small integers."""
         rng = np.random.default_rng(seed)
         return [_random(rng, tuple(_size(d, sizes) for d in t.shape), t.dtype) for t in self.inputs]
 
@@ -363,5 +363,6 @@ def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Arr
         return np.asarray(rng.random(shape) < 0.5)
     if dt.is_float(dtype):
         return np.asarray(rng.uniform(-2, 2, shape)).astype(kind)
-    low = 0 if dtype.startswith("u") else -100
-    return np.asarray(rng.integers(low, 100, shape)).astype(kind)
+    if dt.bits(dtype) == 8:
+        return np.asarray(rng.integers(*dt.int_range(dtype), shape, kind, endpoint=True))
+    return np.asarray(rng.integers(0 if dtype.startswith("u") else -100, 100, shape)).astype(kind)

@@ -44,7 +44,8 @@ LEVELS = {
     "x86-64-v3": "avx2",
     "x86-64-v4": "avx512vl",
 }
-TARGETS = [t for t, feature in LEVELS.items() if feature in host_cpu_features()] or ["llvm"]
+TARGETS = [*(t for t, feature in LEVELS.items() if feature in host_cpu_features()), str(Target.detect())]
+TARGET_NAMES = [*TARGETS[:-1], "this machine"]
 THREADS = (1, 2, 3)
 
 
@@ -279,7 +280,7 @@ def test_schedules_of_the_corpus_are_sound_for_every_target(target: str) -> None
 
 
 @pytest.mark.usefixtures("corpus")
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", TARGETS, ids=TARGET_NAMES)
 def test_the_corpus_gives_its_stored_outputs_on_every_level(target: str) -> None:
     for name in ON_CPU:
         case = BY_NAME[name]

@@ -31,6 +31,7 @@ LEAKY: dict[str, tuple[Program, dict[str, int]]] = {
 #: Enough work for several threads.
 LARGE: dict[str, Program] = {
     "matmul": programs.matmul(259, 301, 127, epilogue="bias+gelu"),
+    "matmul of bytes": programs.matmul(131, 213, 219, dtype="uint8", out="int32"),
     "matmul of one row": programs.matmul(1, 1025, 515),
     "convolution": images.convolution((2, 19, 43, 45), 37, (3, 3), padding=1, epilogue="bias+relu"),
     "depthwise convolution": images.depthwise((2, 37, 57, 55), 1, (3, 3), padding=1),
@@ -51,6 +52,7 @@ FITTING = {
     "conv2d": images.convolution((1, 8, 19, 21), 9, (3, 3), padding=1, epilogue="bias"),
     "skinny_matmul": programs.matmul(1, 131, 67),
     "dot_products": programs.matmul(1, 131, 64, layout="NT"),
+    "matmul_int8": programs.matmul(35, 37, 39, dtype="int8", out="int32", epilogue="relu"),
     "matmul": programs.matmul(35, 37, 39, epilogue="bias+relu"),
     "rows": programs.softmax((11,), 67),
     "columns": programs.reduction((67, 35), (0,), kind="sum"),
