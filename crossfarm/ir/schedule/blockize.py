@@ -12,7 +12,7 @@ from typing import NoReturn
 
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, affine, const_int
-from crossfarm.ir.expr import Binary, Expr, IntImm, Range, Var
+from crossfarm.ir.expr import Binary, Expr, Range, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, key
 from crossfarm.ir.schedule.dependencies import require_reduction
@@ -21,8 +21,6 @@ from crossfarm.ir.schedule.iter_map import IterMap, NotAffine
 from crossfarm.ir.schedule.tree import find_loop, loops_above, refuse, replace_stmt, unique_name
 from crossfarm.ir.stmt import Block, BlockRealize, For, IterVar, Stmt
 from crossfarm.ir.visitor import walk
-
-TRUE = IntImm(1, "bool")
 
 
 def blockize(func: PrimFunc, loop: Var, preserve_unit_iters: bool = True) -> tuple[PrimFunc, str]:
@@ -236,7 +234,7 @@ def _conjuncts(condition: Expr) -> list[Expr]:
 
 
 def _all(conditions: list[Expr]) -> Expr:
-    return ops.logical_and(*conditions) if conditions else TRUE
+    return ops.logical_and(*conditions)
 
 
 def _variables(expr: Expr) -> set[Var]:

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from crossfarm.ir import ops
 from crossfarm.ir.arith import Analyzer
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Expr, Var
+from crossfarm.ir.expr import Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule import images
 from crossfarm.ir.schedule.covering import (
@@ -31,11 +30,12 @@ from crossfarm.ir.schedule.independence import require_independent
 from crossfarm.ir.schedule.index_arith import analyzer_of
 from crossfarm.ir.schedule.inline import compute_inline
 from crossfarm.ir.schedule.spans import Span, join, meet, relax
-from crossfarm.ir.schedule.stages import Stage, reduce_loops, scope_blocks_in
+from crossfarm.ir.schedule.stages import Stage, reduce_loops
 from crossfarm.ir.schedule.tree import (
     ancestors,
     find_loop,
     loops_above,
+    outermost_blocks,
     parent_block,
     refuse,
     remove_stmt,
@@ -141,7 +141,7 @@ class _Move(Stage):
         if parent_block(func, self.loop, primitive) is not self.scope:
             self.refuse(f"the loop {loop.name} is in another block than it")
         self.require_always_run(self.loop)
-        self.under = {b for b in scope_blocks_in(self.loop.body) if b is not self.realize}
+        self.under = {b for b in outermost_blocks(self.loop.body) if b is not self.realize}
         self.analyzer = analyzer_of(func, [*ancestors(func, self.loop), self.loop])
 
     def without(self) -> tuple[PrimFunc, For]:
@@ -184,10 +184,10 @@ class _Produced:
             moving = {**{loop.var: loop.extent for loop in inner}, **around}
             bound = tuple(substitute(index, values) for index in indices)
             domains = {loop.var: Span.of_range(loop.min, loop.extent) for loop in inner}
-            domains |= {var: Span.of_range(_zero_of(var), extent) for var, extent in around.items()}
+            domains |= {var: Span.of_range(images.zero_of(var), extent) for var, extent in around.items()}
             everything = {**{var: axis.dom.extent for var, axis in kept.items()}, **around}
             axis_domains = {var: domain(axis) for var, axis in kept.items()} | {
-                var: Span.of_range(_zero_of(var), extent) for var, extent in around.items()
+                var: Span.of_range(images.zero_of(var), extent) for var, extent in around.items()
             }
             if images.is_full_image(bound, moving) and images.is_full_image(indices, everything):
                 self.exact[at.store.buffer] = tuple(relax(index, domains, move.analyzer) for index in bound)
@@ -280,7 +280,3 @@ def _either(a: dict[Var, Span], b: dict[Var, Span], analyzer: Analyzer) -> dict[
 
 def _name(variables: set[Var]) -> str:
     return min(v.name for v in variables)
-
-
-def _zero_of(var: Var) -> Expr:
-    return ops.const(0, var.dtype)

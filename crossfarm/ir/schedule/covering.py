@@ -14,7 +14,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, Analyzer, affine, const_int
 from crossfarm.ir.buffer import Buffer, BufferRegion
-from crossfarm.ir.expr import COMPARISONS, Binary, BufferLoad, Expr, IntImm, Let, Ramp, Var
+from crossfarm.ir.expr import COMPARISONS, Binary, BufferLoad, Expr, Let, Ramp, Var
 from crossfarm.ir.regions import key
 from crossfarm.ir.schedule.index_arith import conjuncts, proves
 from crossfarm.ir.schedule.spans import Span, floordiv, join, meet, relax, tidy
@@ -23,7 +23,6 @@ from crossfarm.ir.visitor import Visitor, substitute, walk
 
 #: One span a dimension; None where nothing is known and the whole dimension may be touched.
 Box = tuple[Span | None, ...]
-TRUE = IntImm(1, "bool")
 
 
 class Boxes(Visitor):
@@ -246,7 +245,7 @@ def run_instances(
     body: Stmt = replace(
         realize,
         iter_values=tuple(values[axis.var] for axis in realize.block.iter_vars),
-        predicate=ops.logical_and(*predicates) if predicates else TRUE,
+        predicate=ops.logical_and(*predicates),
     )
     for loop, extent in reversed(loops):
         body = For(loop, ops.const(0, loop.dtype), extent, body)

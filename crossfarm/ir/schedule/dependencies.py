@@ -19,22 +19,14 @@ from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.ops import sub
 from crossfarm.ir.regions import simplify
 from crossfarm.ir.schedule.iter_map import IterMap
-from crossfarm.ir.schedule.tree import children_of, loops_above, parent_block, refuse
-from crossfarm.ir.stmt import BlockRealize, Stmt
+from crossfarm.ir.schedule.tree import children_of, loops_above, outermost_blocks, parent_block, refuse
+from crossfarm.ir.stmt import BlockRealize
 from crossfarm.ir.visitor import substitute, walk
 
 
 def scope_blocks(func: PrimFunc, scope: BlockRealize) -> tuple[BlockRealize, ...]:
     """The blocks directly inside ``scope``'s block, in execution order; those of its init first."""
-    found: list[BlockRealize] = []
-    stack: list[Stmt] = list(reversed(children_of(scope.block)))
-    while stack:
-        stmt = stack.pop()
-        if isinstance(stmt, BlockRealize):
-            found.append(stmt)
-        else:
-            stack.extend(reversed(children_of(stmt)))
-    return tuple(found)
+    return outermost_blocks(*children_of(scope.block))
 
 
 def buffers_read(realize: BlockRealize) -> tuple[Buffer, ...]:

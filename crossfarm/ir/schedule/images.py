@@ -45,7 +45,7 @@ def why_not_one_to_one(block: Block) -> str | None:
         used = {n for index in at.indices for n in walk(index) if isinstance(n, Var)}
         extents = {**spatial, **{var: extent for var, extent in at.loops.items() if var in used}}
         starts = {axis.var: axis.dom.min for axis in block.iter_vars}
-        fixed = {v: _zero(v) for v in used if v not in extents}
+        fixed = {v: zero_of(v) for v in used if v not in extents}
         problem = IterMap(extents).injective([substitute(index, fixed) for index in at.indices])
         if problem is not None and all(const_int(start) == 0 for start in starts.values()):
             return problem.replace("loop ", "axis ").replace("in the axes", "in the index")
@@ -149,6 +149,11 @@ def why_not_covering(
     return None
 
 
+def zero_of(var: Var) -> Expr:
+    """0 in the dtype of ``var``."""
+    return ops.const(0, var.dtype)
+
+
 def _covers(axis: IterVar, value: Expr, extents: Mapping[Var, Expr], up_to: int | None) -> bool:
     count, first = axis.dom.extent, const_int(axis.dom.min)
     if up_to is not None and first is not None and (const_int(count) or up_to) > up_to - first + 1 > 0:
@@ -241,10 +246,6 @@ def _is_compact(part: Expr, extents: Mapping[Var, Expr]) -> bool:
     except NotAffine:
         return False
     return not form.terms or _is_gapless(form)
-
-
-def _zero(var: Var) -> Expr:
-    return ops.const(0, var.dtype)
 
 
 def _why_cut(

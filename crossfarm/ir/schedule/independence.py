@@ -19,8 +19,8 @@ from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule.dependencies import is_unit
 from crossfarm.ir.schedule.iter_map import Digit, IterMap, NotAffine, Size, Term, covers_source, is_smaller
 from crossfarm.ir.schedule.touches import Touch, bare_statement, makes_all, reduces_over, touches_under
-from crossfarm.ir.schedule.tree import ancestors, refuse, statements
-from crossfarm.ir.stmt import Block, BlockRealize, For, Stmt
+from crossfarm.ir.schedule.tree import ancestors, children_of, outermost_blocks, refuse
+from crossfarm.ir.stmt import Block, BlockRealize, For
 from crossfarm.ir.visitor import walk
 
 
@@ -90,7 +90,7 @@ def _private(func: PrimFunc, loop: For, touched: Sequence[Touch], inside: For | 
     if any(inside is not None and inside not in a.loops for a in touched):
         return False
     under = {a.block for a in touched}
-    users = {s for s in _blocks_beside(scopes[-1]) if _uses(s, buffer)}
+    users = {s for s in outermost_blocks(*children_of(scopes[-1])) if _uses(s, buffer)}
     if users != under or not any(buffer in block.alloc_buffers for block in scopes[-1:]):
         return False
     for position, access in enumerate(touched):
@@ -202,18 +202,6 @@ def _scope_loops(func: PrimFunc, loop: For) -> list[For]:
             break
         if isinstance(stmt, For):
             found.append(stmt)
-    return found
-
-
-def _blocks_beside(scope: Block) -> list[BlockRealize]:
-    found: list[BlockRealize] = []
-    stack: list[Stmt] = [scope.body] if scope.init is None else [scope.body, scope.init]
-    for top in stack:
-        inside: set[Stmt] = set()
-        for stmt in statements(top):
-            if isinstance(stmt, BlockRealize) and stmt not in inside:
-                found.append(stmt)
-                inside.update(statements(stmt.block))
     return found
 
 

@@ -9,7 +9,7 @@ from typing import NoReturn
 from crossfarm.ir import ops
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Range, Var
+from crossfarm.ir.expr import BufferLoad, Expr, Range, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, key
 from crossfarm.ir.schedule.dependencies import require_reduction
@@ -31,8 +31,6 @@ from crossfarm.ir.schedule.tree import (
 )
 from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IfThenElse, IterVar, Stmt
 from crossfarm.ir.visitor import seq, substitute, walk
-
-_TRUE = IntImm(1, "bool")
 
 
 def decompose_reduction(func: PrimFunc, block: str, loop: Var) -> tuple[PrimFunc, str]:

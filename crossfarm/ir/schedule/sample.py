@@ -12,6 +12,7 @@ from crossfarm.errors import ScheduleError
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Var
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.schedule.compute_at import compute_at
 from crossfarm.ir.schedule.dependencies import consumers
 from crossfarm.ir.schedule.references import Sampled
 from crossfarm.ir.schedule.tree import find_block, find_loop, loops_above, refuse
@@ -65,8 +66,6 @@ def sample_compute_location(func: PrimFunc, block: str, *, decision: int | None,
 
     The loops tried are those around all consumers; those that ``compute_at`` accepts are equally likely.
     """
-    from crossfarm.ir.schedule.compute_at import compute_at  # a neighbour in another family
-
     realize = find_block(func, block, "sample_compute_location")
     users = consumers(func, realize)
     if not users:

@@ -126,17 +126,6 @@ class Stage:
         return found
 
 
-def scope_blocks_in(stmt: Stmt) -> tuple[BlockRealize, ...]:
-    """The blocks in ``stmt`` that are not inside another one, in execution order."""
-    found: list[BlockRealize] = []
-    skipped: set[Stmt] = set()
-    for part in statements(stmt):
-        if isinstance(part, BlockRealize) and part not in skipped:
-            found.append(part)
-            skipped.update(statements(part))
-    return tuple(found)
-
-
 def _scope_statements(scope: BlockRealize) -> list[Stmt]:
     """The statements of a scope that are not in one of its blocks."""
     inside: set[Stmt] = set()

@@ -98,6 +98,19 @@ def children_of(stmt: Stmt) -> tuple[Stmt, ...]:
     return ()
 
 
+def outermost_blocks(*stmts: Stmt) -> tuple[BlockRealize, ...]:
+    """The blocks at or below ``stmts`` that are not inside one another, in execution order."""
+    found: list[BlockRealize] = []
+    stack = list(reversed(stmts))
+    while stack:
+        stmt = stack.pop()
+        if isinstance(stmt, BlockRealize):
+            found.append(stmt)
+        else:
+            stack.extend(reversed(children_of(stmt)))
+    return tuple(found)
+
+
 def statements(stmt: Stmt) -> Iterator[Stmt]:
     """Every statement below and including ``stmt``, in pre-order, which is execution order."""
     stack = [stmt]
