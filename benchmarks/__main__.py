@@ -53,7 +53,11 @@ def main() -> int:
     samples: dict[str, Any] = {}
     busy = psutil.cpu_percent(interval=_LOOK_SECONDS)
     if busy > _QUIET_PERCENT:
-        print(f"the processors are {busy:.0f} % busy with other work: figures will vary", file=sys.stderr)
+        # Libraries whose threads spin suffer more from it than those whose threads sleep: not even ratios would hold.
+        print(f"the processors are {busy:.0f} % busy with other work: figures will be wrong", file=sys.stderr)
+        if options.update_docs:
+            print("such figures are not put into the documents: run again on a quiet machine", file=sys.stderr)
+            return 1
     with tempfile.TemporaryDirectory(prefix="crossfarm-bench-") as folder:
         # A cache of its own: the user's is neither filled with this run's modules nor makes a cold build a warm one.
         os.environ["CROSSFARM_CACHE"] = str(Path(folder, "cache"))
