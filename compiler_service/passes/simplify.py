@@ -204,7 +204,7 @@ class Simplifier(Mutator):
             decided = self.analyzer.decide(node)
             return node if decided is None else IntImm(int(decided), "bool")
         if node.op in ("add", "sub", "mul"):
-            return _shorter(node, affine(node).to_expr(node.dtype))
+            return _shorter(node, _rejoined(affine(node)).to_expr(node.dtype))
         if node.op in ("min", "max"):
             return self._min_max(node)
         if node.op in ("floordiv", "floormod", "div", "mod"):
@@ -277,6 +277,22 @@ class Simplifier(Mutator):
             if first is not None and first > 0 and first * divisor in Interval.of(node.dtype):
                 return Binary("floordiv", inner.a, IntImm(first * divisor, node.dtype))
         return node
+
+
+def _rejoined(form: Affine) -> Affine:
+    """``form`` with ``x // c * c + x % c`` as ``x``: what fusing and splitting loops leave in indices. It is exact."""
+    for key in list(form.terms):
+        rest = form.atoms.get(key)
+        if key not in form.terms or not isinstance(rest, Binary) or rest.op != "floormod":
+            continue
+        divisor, factor = const_int(rest.b), form.terms[key]
+        quotient = structural_key(Binary("floordiv", rest.a, rest.b))
+        if divisor is None or divisor <= 0 or form.terms.get(quotient) != divisor * factor:
+            continue
+        for part in (key, quotient):
+            del form.terms[part], form.atoms[part]
+        form.add(affine(rest.a), factor)
+    return form
 
 
 def _shorter(before: Expr, after: Expr) -> Expr:

@@ -161,6 +161,9 @@ def test_a_loop_that_may_not_run_keeps_its_first_iteration_under_a_condition() -
         ("B[(i * 8 + 3) // 8] = A[i]", "B[i] = A[i]"),
         ("B[(i * 8 + 3) % 8] = A[i]", "B[3] = A[i]"),
         ("B[(i // 2) // 4] = A[i]", "B[i // 8] = A[i]"),
+        ("B[i // 7 * 7 + i % 7] = A[i]", "B[i] = A[i]"),
+        ("B[i % 8 + 2 + i // 8 * 8 - 2] = A[i]", "B[i] = A[i]"),
+        ("B[i // 7 * 7 + i % 5] = A[i]", "B[i // 7 * 7 + i % 5] = A[i]"),
         ("B[T.min(i, 63)] = A[T.max(i, 0)]", "B[i] = A[i]"),
         ("B[i] = T.if_then_else(i < 64, A[i], T.float32(0))", "B[i] = A[i]"),
         (
