@@ -11,8 +11,9 @@ from crossfarm.ir import dtype as dt
 
 #: Of a core with vectors: products added and vectors loaded in a cycle, and cycles until a sum can be added to.
 _MULTIPLIED, _LOADED, _LATENCY = 2, 2, 4
-#: Cycles to bring a vector from the second level cache, to copy one into a panel, and to wait for all threads.
-_FROM_L2, _COPIED, _BARRIER = 1.1, 2.0, 15_000
+#: Cycles to bring a vector from the second level cache, and from beyond it; to copy one into a panel; to wait for all
+#: threads.
+_FROM_L2, _FROM_L3, _COPIED, _BARRIER = 1.1, 3.0, 2.0, 15_000
 #: Accumulators beyond what registers hold. One costs nothing: it is stored and loaded while others are added to.
 _SPILLED = 1
 _USUAL_THREADS = 8
@@ -77,8 +78,10 @@ class ConvTile:
         if not self.chunk:
             return math.ceil(panels / threads) * (passes * depth * step + storing + filling)
         chunks = math.ceil(-(-sizes.filters // self.filters) / self.chunk)
+        bringing = chunks * depth * panel / self.lanes * _FROM_L3  # each chunk's thread reads what all have filled
         busiest = math.ceil(panels * chunks / threads) / (panels * chunks)
-        return panels * ((passes * depth * step + storing) * busiest + 2 * filling / threads) + _BARRIER
+        work = passes * depth * step + storing + bringing
+        return panels * (work * busiest + 2 * filling / threads) + _BARRIER
 
 
 def best_tile(cpu: Cpu, dtype: str, data_dtype: str, sizes: Sizes) -> ConvTile:

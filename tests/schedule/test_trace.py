@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from random import Random
 
 import pytest
 
@@ -163,3 +164,28 @@ def test_references_of_another_schedule_are_not_taken() -> None:
     one, two = schedule(MATMUL), schedule(CHAIN)
     with pytest.raises(ScheduleError):
         two.parallel(one.get_loops(one.get_block("C"))[0])
+
+
+def test_no_argument_of_a_trace_from_outside_is_met_by_anything_but_a_trace_error() -> None:
+    random = Random(1)
+    values: list[object] = [
+        None, True, 0, 3, -1, 2.5, "C", "read", "root", [], [1, 2], [None, 4], ["read", 0], {"ref": "b0"},
+        {"ref": "l1"}, {"ref": "l3"}, {"map": {}}, {"expr": ["int", 3, "int32"]}, {"expr": ["var", "n", "int64"]},
+        {"index_map": {"inputs": [["i", "int32"]], "outputs": [["var", "i", "int32"]]}},
+    ]  # fmt: skip
+    start: list[dict[str, object]] = [
+        {"primitive": "get_block", "args": ["C", "main"], "outputs": "b0"},
+        {"primitive": "get_loops", "args": [{"ref": "b0"}], "outputs": ["l1", "l2", "l3"]},
+    ]
+    for _ in range(1000):
+        made = schedule(MATMUL)
+        strange = {
+            "primitive": random.choice(sorted(made.primitives())),
+            "args": [random.choice(values) for _ in range(random.randint(0, 4))],
+        }
+        trace = Trace.from_json(json.dumps({"trace_version": 1, "instructions": [*start, strange]}))
+        try:
+            trace.apply_to(made)
+        except TraceError:
+            continue
+        cf.verify(made.module)

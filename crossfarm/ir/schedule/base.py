@@ -71,8 +71,17 @@ class ScheduleBase:
 
     def get(self, ref: BlockRef | LoopRef) -> Block | For:
         """The block or loop that a reference means now. Raises ScheduleError where it is gone."""
+        if not isinstance(ref, BlockRef | LoopRef):
+            raise ScheduleError(f"{ref!r} is neither a block nor a loop", hint="get one with get_block or get_loops")
         func = self.module[ref.func]
         return find_block(func, ref.name).block if isinstance(ref, BlockRef) else find_loop(func, ref.var)
+
+    def _block(self, ref: BlockRef, primitive: str) -> Block:
+        """The block itself. Raises ScheduleError for a loop, or where it is gone."""
+        block = self.get(ref)
+        if not isinstance(block, Block):
+            _refuse(primitive, f"{ref} is a loop; {primitive} is for blocks")
+        return block
 
     def _apply(self, primitive: Primitive, *args: Any, func: str | None = None, **options: Any) -> Any:
         """Runs a pure primitive on the function that the references in ``args`` are of, and records it.

@@ -8,13 +8,13 @@ from dataclasses import replace
 from crossfarm.ir import ops
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import SCOPES, Buffer
-from crossfarm.ir.expr import Var
+from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule.independence import require_independent
 from crossfarm.ir.schedule.tree import ancestors, find_block, find_loop, refuse, replace_stmt, statements
 from crossfarm.ir.stmt import AttrValue, Block, BlockRealize, For, Stmt
 from crossfarm.ir.verify.statements import THREAD_TAGS, attribute_problem
-from crossfarm.ir.visitor import Substitute
+from crossfarm.ir.visitor import Substitute, walk
 
 
 def parallel(func: PrimFunc, loop: Var) -> tuple[PrimFunc, None]:
@@ -56,6 +56,10 @@ def annotate(func: PrimFunc, at: str | Var, ann_key: str, ann_val: AttrValue) ->
     if problem is not None:
         refuse("annotate", problem)
     stmt = _noted(func, at, "annotate")
+    known = {n for n in walk(func.body) if isinstance(n, Var)}
+    stray = next((n for e in _expressions(ann_val) for n in walk(e) if isinstance(n, Var) and n not in known), None)
+    if stray is not None:
+        refuse("annotate", f"the variable {stray.name} is not one of the function's")
     return _with_annotations(func, stmt, {**stmt.annotations, ann_key: ann_val}), None
 
 
@@ -101,6 +105,14 @@ def storage_align(
             strides[dim] = strides[dim + 1] * extent
     exprs = tuple(ops.const(s, dim.dtype) for s, dim in zip(strides, buffer.shape))
     return _with_buffer(func, buffer, replace(buffer, strides=exprs)), None
+
+
+def _expressions(value: AttrValue) -> list[Expr]:
+    """The expressions in an annotation's value."""
+    if isinstance(value, Expr):
+        return [value]
+    items = value.values() if isinstance(value, Mapping) else value if isinstance(value, tuple) else ()
+    return [e for item in items for e in _expressions(item)]
 
 
 def _marked(func: PrimFunc, loop: Var, kind: str, primitive: str, thread: str = "") -> PrimFunc:

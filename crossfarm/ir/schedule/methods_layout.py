@@ -89,8 +89,7 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: the buffer is a parameter (``cache_read`` it first) or has views, or the map may take two
                 elements to one place.
         """
-        node = self.get(block)
-        assert isinstance(node, Block)
+        node = self._block(block, "transform_layout")
         regions = node.reads if buffer[0] == "read" else node.writes
         dims = regions[buffer[1]].buffer.shape if 0 <= buffer[1] < len(regions) else ()
         mapped = _index_map("transform_layout", node, index_map, [e.dtype for e in dims]) if dims else index_map
@@ -106,8 +105,7 @@ class LayoutMethods(ScheduleBase):
             ScheduleError: the block is neither complete nor a reduction, its loops are not plain, or the map mixes
                 spatial and reduce axes.
         """
-        node = self.get(block)
-        assert isinstance(node, Block)
+        node = self._block(block, "transform_block_layout")
         mapped = _index_map("transform_block_layout", node, index_map, [a.var.dtype for a in node.iter_vars])
         return self._apply(layout.transform_block_layout, block, mapped)
 

@@ -178,7 +178,7 @@ def _apply(schedule: ScheduleBase, instruction: Instruction, values: dict[str, A
         options["decision"] = instruction.decision
     try:
         result = method(*args, **options)
-    except (TypeError, ValueError) as unfit:  # a trace from a file may call a primitive with anything
+    except (TypeError, ValueError, KeyError) as unfit:  # a trace from a file may call a primitive with anything
         raise TraceError(f"its arguments do not fit: {unfit}") from unfit
     if isinstance(instruction.outputs, str):
         values[instruction.outputs] = result
