@@ -12,7 +12,7 @@ from compiler_service.workers import Limits
 from crossfarm.errors import Error
 from crossfarm.wire import serving
 from crossfarm.wire.channels import listen, new_server
-from crossfarm.wire.ending import end_process
+from crossfarm.wire.ending import run_program
 from crossfarm.wire.v1 import compiler_pb2_grpc
 
 _THREADS = 128
@@ -76,4 +76,4 @@ def _positive(text: str) -> int:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    run_program(main)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from crossfarm import errors
 from crossfarm.wire import channels, serving
-from crossfarm.wire.ending import end_process
+from crossfarm.wire.ending import run_program
 from device_agent import devices
 from device_agent.control import ControlStream
 from device_agent.supervisor import Supervisor
@@ -104,4 +104,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    run_program(main)

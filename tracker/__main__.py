@@ -12,7 +12,7 @@ import grpc.aio
 
 from crossfarm.errors import Error
 from crossfarm.wire import channels, serving
-from crossfarm.wire.ending import end_process
+from crossfarm.wire.ending import run_program
 from crossfarm.wire.v1 import tracker_pb2, tracker_pb2_grpc
 
 from .core import Core
@@ -117,4 +117,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    run_program(main)

@@ -9,23 +9,18 @@ on standard output.
 from __future__ import annotations
 
 import os
-import queue
 import signal
 import sys
-import threading
-import time
 from typing import Annotated, NoReturn
 
 import typer
 
 from clients.cli import bench, build, demo, devices, explain, inspect, local, run, serve
+from clients.cli.interrupts import Interrupts
 from clients.cli.invocation import Invocation, TrackerOption, VerboseOption
 from crossfarm._version import __version__
 from crossfarm.errors import Error, InfrastructureError, UsageError
-from crossfarm.wire.ending import end_process
-
-#: How long an interrupted command may take to give back what it holds.
-_UNWIND_SECONDS = 4.0
+from crossfarm.wire.ending import run_program
 
 app = typer.Typer(
     name="crossfarm",
@@ -56,9 +51,9 @@ def _root(
 def main(arguments: list[str] | None = None) -> int:
     """Runs the command line ``arguments`` (by default the process's own) and returns the exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    invocation = Invocation()
+    invocation, interrupts = Invocation(), Interrupts()
     try:
-        _exit_on_termination()
+        interrupts.install()
         status = app(arguments, prog_name="crossfarm", standalone_mode=False, obj=invocation)
         sys.stdout.flush()  # a reader that went away shows here, not at interpreter exit
         return status if isinstance(status, int) else 0
@@ -85,40 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as failure:  # noqa: BLE001 - the boundary: never a bare traceback
         invocation.output.error(failure, verbose=invocation.verbose)
         return InfrastructureError.exit_code
-
-
-def _exit_on_termination() -> None:
-    """SIGTERM and SIGHUP unwind as Ctrl-C does: a cancelled CI job gives its device back before it goes.
-
-    An exception raised by a signal can get lost (Python ignores it in a destructor or a callback), and unwinding can
-    meet a service that hangs: whoever asked for the end gets it ``_UNWIND_SECONDS`` later at the latest, and then the
-    tracker releases the lease because its client is gone.
-    """
-
-    asked: queue.SimpleQueue[int] = queue.SimpleQueue()  # its put is reentrant: a handler may call it
-
-    def watch() -> None:
-        number = asked.get()
-        time.sleep(_UNWIND_SECONDS)
-        os._exit(128 + number)
-
-    def terminate(number: int, frame: object) -> None:
-        asked.put(number)
-        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        return
-    threading.Thread(target=watch, name="last-resort", daemon=True).start()
-    usual = {signal.SIG_DFL, signal.default_int_handler}  # nohup ignores SIGHUP: so it stays
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) in usual:
-            signal.signal(number, terminate)
+    finally:
+        interrupts.over()
 
 
 def run_and_exit() -> NoReturn:
     """Entry point of the installed command."""
-    end_process(main())
+    run_program(main)
 
 
 if __name__ == "__main__":

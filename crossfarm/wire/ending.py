@@ -6,8 +6,10 @@ import atexit
 import contextlib
 import os
 import queue
+import signal
 import sys
 import threading
+from collections.abc import Callable
 from typing import NoReturn
 
 #: How long the functions registered with ``atexit`` may take.
@@ -38,17 +40,39 @@ class Signalled:
         return True
 
 
+def run_program(main: Callable[[], int]) -> NoReturn:
+    """Runs ``main`` as the whole of this process and ends it with the status that it returns or leaves by.
+
+    However ``main`` is left, a signal's exception included, the process ends by ``end_process``.
+    """
+    status = 1
+    try:
+        status = main()
+    except SystemExit as asked:
+        status = asked.code if isinstance(asked.code, int) else int(asked.code is not None)
+        if isinstance(asked.code, str):
+            print(asked.code, file=sys.stderr)
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    except BaseException:  # noqa: BLE001 - what the interpreter would do with it
+        sys.excepthook(*sys.exc_info())
+    finally:
+        end_process(status)
+
+
 def end_process(status: int) -> NoReturn:
     """Ends this process with ``status``: what is registered with ``atexit`` runs, output is flushed, and that is all.
 
     The interpreter's own ending stops daemon threads wherever they are, also those of gRPC that hold one of its locks;
     taking the channels apart then waits for that lock for ever. So nothing is taken apart: the system does it.
     """
-    last = threading.Timer(_EXIT_FUNCTIONS_SECONDS, os._exit, (status,))
-    last.daemon = True
-    last.start()
-    atexit._run_exitfuncs()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or its reader is gone
-            stream.flush()
-    os._exit(status)
+    try:
+        last = threading.Timer(_EXIT_FUNCTIONS_SECONDS, os._exit, (status,))
+        last.daemon = True
+        last.start()
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or its reader is gone
+                stream.flush()
+    finally:  # also when a signal's exception comes here
+        os._exit(status)

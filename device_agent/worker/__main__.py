@@ -18,7 +18,7 @@ from crossfarm import errors
 from crossfarm.artifact import Artifact, DeviceCapabilities, select_variant
 from crossfarm.target import Target
 from crossfarm.wire import channels
-from crossfarm.wire.ending import end_process
+from crossfarm.wire.ending import run_program
 from crossfarm.wire.tensors import STREAM_OPTIONS
 from crossfarm.wire.v1.artifact_pb2 import Variant
 from device_agent import drivers
@@ -159,4 +159,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    end_process(main())
+    run_program(main)

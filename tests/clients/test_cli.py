@@ -311,17 +311,42 @@ def test_an_interrupted_command_releases_its_device_at_once(farm: Farm, tmp_path
     assert still_works(farm)
 
 
-def test_an_interrupt_that_gets_lost_ends_the_command_all_the_same() -> None:
+def lost_interrupt(afterwards: str) -> subprocess.CompletedProcess[str]:
+    """A program whose first SIGINT comes in a destructor, where its exception is dropped."""
     swallowing = (
-        "import os, signal, threading\n"
-        "from clients.cli.main import _exit_on_termination\n"
-        "_exit_on_termination()\n"
+        "import os, signal, threading, time\n"
+        "from clients.cli.interrupts import Interrupts\n"
+        "Interrupts().install()\n"
         "class Destroyed:\n"
         "    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
-        "Destroyed()\n"
-        "threading.Event().wait()\n"
+        "Destroyed()\n" + afterwards
     )
-    ended = subprocess.run([sys.executable, "-c", swallowing], capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run([sys.executable, "-c", swallowing], capture_output=True, text=True, timeout=30, check=False)
+
+
+def test_an_interrupt_that_gets_lost_is_sent_again() -> None:
+    ended = lost_interrupt("try: threading.Event().wait()\nexcept KeyboardInterrupt: os._exit(77)\n")
+    assert ended.returncode == 77, ended.stderr
+
+
+def test_an_interrupt_is_not_sent_again_to_what_gives_back_because_of_it() -> None:
+    unwinding = (
+        "import os, signal, time\n"
+        "from clients.cli import interrupts\n"
+        "interrupts._NOTICE_SECONDS = 0.01\n"
+        "interrupts.Interrupts().install()\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "finally:\n"
+        "    time.sleep(0.5)\n"
+        "    os._exit(78)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", unwinding], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 78, ended.stderr
+
+
+def test_a_command_that_hears_no_interrupt_ends_all_the_same() -> None:
+    deaf = "while True:\n    try: threading.Event().wait()\n    except KeyboardInterrupt: pass\n"
+    ended = lost_interrupt(deaf)
     assert ended.returncode == 128 + signal.SIGINT, ended.stderr
 
 

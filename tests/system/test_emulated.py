@@ -160,6 +160,29 @@ def test_default_schedules_give_there_what_numpy_says(target: str, farm: Farm) -
                 assert_within(got, value, error, f"{name} for {target}")
 
 
+def test_mathematical_functions_are_there_within_their_stated_error(farm: Farm) -> None:
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        for name, function in FUNCTIONS.items():
+            args = accuracy.samples(name, step=400_009)
+            program = device.load(farm.build(accuracy.functions(name), target=device.target))
+            accuracy.assert_within(name, function.ulp, args, program["scalar"](*args))
+            sixteen = [a[-16:].copy() for a in args]
+            accuracy.assert_within(name, function.ulp, sixteen, program["vector"](*sixteen))
+
+
+@pytest.mark.parametrize("target", ["its own", "llvm arch=aarch64 cpu=cortex-a76", "aarch64-linux-generic"])
+def test_dot_products_are_exact_there_with_the_instructions_and_without(target: str, farm: Farm) -> None:
+    with farm.acquire("arch=aarch64", timeout=60) as device:
+        for lanes in LANES:
+            built = farm.build(dot_program(lanes), target=device.target if target == "its own" else target)
+            program = device.load(built)
+            for signs in SIGNS:
+                a, b, c = factors(signs, lanes)
+                expected = dot_of(a, b, c)
+                program[signs](a, b, c)
+                np.testing.assert_array_equal(c, expected, err_msg=f"{signs}, {lanes}")
+
+
 @pytest.fixture(scope="module", params=["its own target", "aarch64-linux-generic"])
 def groups(request: pytest.FixtureRequest, farm: Farm) -> Iterator[dict[str, Loaded]]:
     """Every operator, division and cast on every dtype, loaded there in one session.
@@ -202,26 +225,3 @@ def test_division_by_zero_fails_the_call_there_and_not_the_device(kind: str, gro
         zero_inside[5] = 0
         with pytest.raises(cf.ProgramError, match=f"integer division by zero in function '{dtype}_{kind}'"):
             groups["divisions"][f"{dtype}_{kind}"](ones, zero_inside)
-
-
-def test_mathematical_functions_are_there_within_their_stated_error(farm: Farm) -> None:
-    with farm.acquire("arch=aarch64", timeout=60) as device:
-        for name, function in FUNCTIONS.items():
-            args = accuracy.samples(name, step=400_009)
-            program = device.load(farm.build(accuracy.functions(name), target=device.target))
-            accuracy.assert_within(name, function.ulp, args, program["scalar"](*args))
-            sixteen = [a[-16:].copy() for a in args]
-            accuracy.assert_within(name, function.ulp, sixteen, program["vector"](*sixteen))
-
-
-@pytest.mark.parametrize("target", ["its own", "llvm arch=aarch64 cpu=cortex-a76", "aarch64-linux-generic"])
-def test_dot_products_are_exact_there_with_the_instructions_and_without(target: str, farm: Farm) -> None:
-    with farm.acquire("arch=aarch64", timeout=60) as device:
-        for lanes in LANES:
-            built = farm.build(dot_program(lanes), target=device.target if target == "its own" else target)
-            program = device.load(built)
-            for signs in SIGNS:
-                a, b, c = factors(signs, lanes)
-                expected = dot_of(a, b, c)
-                program[signs](a, b, c)
-                np.testing.assert_array_equal(c, expected, err_msg=f"{signs}, {lanes}")

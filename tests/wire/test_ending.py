@@ -65,3 +65,39 @@ def test_an_exit_function_that_never_ends_does_not_keep_the_process() -> None:
         "ending.end_process(4)\n"
     )
     assert run(stuck).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("leaving", "status", "said"),
+    [
+        ("return 7", 7, ""),
+        ("raise SystemExit(143)", 143, ""),
+        ("raise SystemExit", 0, ""),
+        ("sys.exit('no such thing')", 1, "no such thing"),
+        ("raise KeyboardInterrupt", 130, ""),
+        ("raise ValueError('unforeseen')", 1, "ValueError: unforeseen"),
+    ],
+)
+def test_a_program_ends_the_same_way_however_its_main_function_is_left(leaving: str, status: int, said: str) -> None:
+    program = (
+        "import sys, threading\n"
+        "from crossfarm.wire.ending import run_program\n"
+        "class Stuck:\n"  # the interpreter's own ending would meet it
+        "    def __del__(self): threading.Event().wait()\n"
+        "stuck = Stuck()\n"
+        f"def main(): {leaving}\n"
+        "run_program(main)\n"
+    )
+    ended = run(program)
+    assert ended.returncode == status, ended.stderr
+    assert said in ended.stderr
+
+
+def test_a_signal_while_the_process_ends_changes_nothing() -> None:
+    interrupted = (
+        "import atexit, signal\n"
+        "from crossfarm.wire.ending import run_program\n"
+        "atexit.register(lambda: signal.raise_signal(signal.SIGINT))\n"
+        "run_program(lambda: 5)\n"
+    )
+    assert run(interrupted).returncode == 5

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NoReturn
 
@@ -36,8 +36,8 @@ from crossfarm.ir.visitor import seq, substitute, walk
 def decompose_reduction(func: PrimFunc, block: str, loop: Var) -> tuple[PrimFunc, str]:
     """Makes the ``init`` of a reduction a block of its own, right before ``loop``; the new block's name.
 
-    The new block runs over copies of those loops from ``loop`` inwards that choose the elements. Where a reduction is
-    over no element at all, its target now gets its start value; before, it was left as it was.
+    The new block runs over copies of those loops from ``loop`` inwards that choose the elements. A reduction over no
+    element at all leaves its target as it was, before and after: where a size may be 0, the new block asks for it.
     """
     name = "decompose_reduction"
     realize, target = find_block(func, block, name), find_loop(func, loop, name)
@@ -64,7 +64,7 @@ def decompose_reduction(func: PrimFunc, block: str, loop: Var) -> tuple[PrimFunc
     for axis, value in zip(realize.block.iter_vars, realize.iter_values):
         if axis.kind == "reduce" and key(tidy(substitute(value, first))) != key(tidy(axis.dom.min)):
             refuse(name, f"the first iteration of its loops is not the first step of axis {axis.var.name}", at=realize)
-    start = _init_nest(func, realize, chosen, first)
+    start = _init_nest(func, realize, chosen, first, _steps_exist(one for one in inner if one.var in steps))
     update = _without_init(realize)
     changed = replace_stmt(func, realize, update)
     placed = find_loop(changed, loop, name)
@@ -76,8 +76,8 @@ def rfactor(func: PrimFunc, loop: Var, factor_axis: int) -> tuple[PrimFunc, str]
 
     A new block before the given one writes partial results, in a buffer that has the loop's extent as an additional
     dimension at ``factor_axis`` (negative counts from the end); the given block reduces those. Float sums and products
-    round differently than before, which is what was asked for. A reduction over no element at all (a symbolic size of
-    0) never starts, before and after; its target, which before was left as it was, then has an unspecified value.
+    round differently than before, which is what was asked for. A reduction over no element at all leaves its target as
+    it was, before and after.
 
     Returns the function and the new block's name.
     """
@@ -89,8 +89,14 @@ def rfactor(func: PrimFunc, loop: Var, factor_axis: int) -> tuple[PrimFunc, str]
     return plan.apply()
 
 
+def _steps_exist(loops: Iterable[For]) -> list[Expr]:
+    """The conditions under which each of ``loops`` runs at least once, those that always hold left out."""
+    conditions = [tidy(ops.compare("gt", one.extent, 0)) for one in loops]
+    return [condition for condition in conditions if const_int(condition) != 1]
+
+
 def _init_nest(
-    func: PrimFunc, realize: BlockRealize, chosen: Sequence[For], first: Mapping[Var, Expr]
+    func: PrimFunc, realize: BlockRealize, chosen: Sequence[For], first: Mapping[Var, Expr], needed: Sequence[Expr]
 ) -> tuple[Stmt, str]:
     block = realize.block
     assert block.init is not None
@@ -103,7 +109,7 @@ def _init_nest(
         accesses.writes,
         block.init,
     )
-    predicate = [tidy(substitute(c, dict(first))) for c in conjuncts(realize.predicate)]
+    predicate = [tidy(substitute(c, dict(first))) for c in (*conjuncts(realize.predicate), *needed)]
     nest: Stmt = BlockRealize(tuple(v for _, v in spatial), ops.logical_and(*predicate), body)
     for one in reversed(chosen):
         nest = replace(one, body=nest, annotations={})
@@ -316,6 +322,7 @@ class _Factoring:
             body=body,
         )
         kept = [c for c in conjuncts(realize.predicate) if not any(n in self.steps for n in walk(c))]
+        kept += _steps_exist(one for one in self.chain if one.var in self.steps and one.var is not self.loop.var)
         nest: Stmt = BlockRealize((*(v for _, v in spatial), self.loop.var), ops.logical_and(*kept), new)
         for one in reversed(self.chain):
             if one.var is self.loop.var or one.var not in self.steps:
