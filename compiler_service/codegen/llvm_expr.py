@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_math import emit_call
+from compiler_service.codegen.llvm_picked import picked_load, picked_places
 from compiler_service.codegen.llvm_strided import small_stride, strided_load
 from compiler_service.codegen.llvm_text import (
     Builder,
@@ -355,21 +357,25 @@ class ExprEmitter:
             if lanes > 1 and buffer.name in self.prefetched:
                 self._prefetch(pointer, node.dtype, self.prefetched[buffer.name])
             return self.load(pointer, node.dtype)
+        picked = picked_places(buffer, node.indices, lanes)
+        if picked is not None:
+            load = partial(self._load_behind, buffer, int_constant("int64", 0))
+            return picked_load(self.b, load, node.dtype, picked)
         stride = small_stride(buffer, node.indices, self.strides[buffer][-1])
         if stride is not None:
             first = self._offset(buffer, tuple(_first_lane(i) for i in node.indices))
-
-            def load(behind: int, dtype: str) -> Value:
-                offset = self.b.value(first.dtype, f"add nsw {first.typed}, {behind}")
-                return self.load(self._element(buffer, offset), dtype)
-
-            return strided_load(self.b, load, node.dtype, stride)
+            return strided_load(self.b, partial(self._load_behind, buffer, first), node.dtype, stride)
         offsets = self._lane_offsets(buffer, node.indices, lanes)
         vector = Value("poison", node.dtype)
         for lane in range(lanes):
             element = self.load(self._element(buffer, self.extract(offsets, lane)), buffer.dtype)
             vector = self.insert(vector, element, lane)
         return vector
+
+    def _load_behind(self, buffer: Buffer, first: Value, behind: int, dtype: str) -> Value:
+        """A vector from the element that is ``behind`` elements after the one at offset ``first``."""
+        offset = self.b.value(first.dtype, f"add nsw {first.typed}, {behind}")
+        return self.load(self._element(buffer, offset), dtype)
 
     def _prefetch(self, pointer: Value, dtype: str, ahead: int) -> None:
         """Fetches the lines of a vector that is ``ahead`` elements further into the second cache; no address fails."""

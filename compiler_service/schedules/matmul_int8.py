@@ -19,7 +19,8 @@ from compiler_service.schedules.tiles import Tile, best_tile
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Var
-from crossfarm.ir.schedule.intrinsics import dot_name, names
+from crossfarm.ir.schedule.dot_products import dot_name
+from crossfarm.ir.schedule.intrinsics import names
 from crossfarm.ir.schedule.references import BlockRef, LoopRef
 from crossfarm.ir.te.value import Value
 

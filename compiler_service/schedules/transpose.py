@@ -1,9 +1,12 @@
 """Rule for maps that read along another axis than they write: transposes, and permutations of dimensions.
 
-Element by element, either the reads or the writes touch a line of the cache for each element. In square tiles of as
-many rows as a vector has lanes, both are whole vectors: a tile is loaded by rows into registers, and stored by columns.
-Tiles follow one another along the rows that are read, so that the CPU's prefetcher sees long runs; what is stored are
-whole lines wherever they are.
+Element by element, either the reads or the writes touch a line of the cache for each element. Square tiles of as many
+rows as a vector has lanes are read and written by whole vectors, and transposed in registers.
+
+Which tile follows which depends on where the results go. In the caches, tiles that are written side by side come one
+after the other, so that few lines are open at a time. Results that go around the caches are whole lines anyway: there
+tiles follow one another along the rows that are read, and the rows of the next but one tile are fetched meanwhile, for
+the CPU's own prefetcher does not see them coming.
 """
 
 from __future__ import annotations
@@ -17,13 +20,18 @@ from compiler_service.schedules.vectors import parallelize, should_stream
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import IntImm
+from crossfarm.ir.schedule.transposes import transpose_name
 from crossfarm.ir.stmt import IterVar
 
 if TYPE_CHECKING:
     from crossfarm.ir.schedule.references import LoopRef
 
-#: Tiles that follow one another along the rows that are read.
-_RUN = 16
+#: Tiles of a block, along what is read and along what is written; the second of them follow one another.
+_CACHED = (16, 4)
+#: Tiles that follow one another along what is read, where results go around the caches.
+_STREAMED = 4
+#: Tiles ahead of which rows are fetched then.
+_AHEAD = 2
 
 
 @dataclass(frozen=True)
@@ -59,26 +67,34 @@ class Transpose:
         ordered = dict(zip((a.var for a in nest.block.iter_vars), (loops[loop.var] for loop in nest.loops)))
         written = nest.spatial[-1]
         others = [a for a in nest.spatial if a is not read and a is not written]
-        count = const_int(read.dom.extent)
-        assert count is not None
-        run = max(d for d in range(1, _RUN + 1) if count // side % d == 0)
-        far, near, row = sch.split(ordered[read.var], [None, run, side])
-        tiles, column = sch.split(ordered[written.var], [None, side])
+        stream = should_stream(site.cpu, tuple(s.buffer for s in nest.stores))
+        high, wide = (_STREAMED, 1) if stream else _CACHED
+        tiles = _tiles(read, side)
+        high, wide = _divisor(tiles, high), _divisor(_tiles(written, side), wide)
+        far, down, row = sch.split(ordered[read.var], [None, high, side])
+        blocks, along, column = sch.split(ordered[written.var], [None, wide, side])
         outer: list[LoopRef] = [ordered[a.var] for a in others]
-        sch.reorder(*outer, far, tiles, near, row, column)
-        position = next(k for k, r in enumerate(nest.block.reads) if r.buffer is load.buffer)
-        copy = sch.cache_read(block, position, "local")
-        sch.compute_at(copy, near)
-        *_, line, lane = sch.get_loops(copy)
-        sch.vectorize(lane)
-        sch.unroll(line)
-        sch.vectorize(column)
-        sch.unroll(row)
-        if should_stream(site.cpu, tuple(s.buffer for s in nest.stores)):
-            sch.annotate(near, "stream_stores", 1)
+        inner = (along, down) if stream else (down, along)
+        sch.reorder(*outer, far, blocks, *inner, row, column)
+        if stream:
+            sch.annotate(down, "stream_stores", 1)
+            step = load.step(written.var)
+            if step is not None:
+                sch.annotate(down, "prefetch", {load.buffer.name: _AHEAD * side * step})
+        sch.tensorize(row, transpose_name(side, nest.dtype))
         extents = tuple(a.dom.extent for a in others)
-        work = nest.work * side * run * nest.instances((written,))
-        parallelize(sch, site.cpu, (*outer, far), (*extents, IntImm(count // side // run, "int64")), work)
+        work = nest.work * side * high * nest.instances((written,))
+        parallelize(sch, site.cpu, (*outer, far), (*extents, IntImm(tiles // high, "int64")), work)
+
+
+def _tiles(axis: IterVar, side: int) -> int:
+    count = const_int(axis.dom.extent)
+    assert count is not None
+    return count // side
+
+
+def _divisor(number: int, most: int) -> int:
+    return max(d for d in range(1, most + 1) if number % d == 0)
 
 
 def _axes(nest: Nest) -> tuple[Access, IterVar] | str:

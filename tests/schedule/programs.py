@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 import crossfarm as cf
+from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.interpreter import run
@@ -102,7 +103,7 @@ def arguments(module: IRModule, name: str, sizes: dict[str, int]) -> list[np.nda
     for param in module[name].params:
         assert isinstance(param, Buffer)
         shape = tuple(d.value if isinstance(d, IntImm) else sizes[getattr(d, "name", "")] for d in param.shape)
-        tensors.append((random.standard_normal(shape) * 4).astype(param.dtype))
+        tensors.append((random.standard_normal(shape) * 4).astype(dt.to_numpy(param.dtype)))
     return tensors
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from crossfarm.errors import ScheduleError, TraceError
-from crossfarm.ir.schedule.intrinsics import dot_name, names
+from crossfarm.ir.schedule.dot_products import dot_name
+from crossfarm.ir.schedule.intrinsics import names
 from crossfarm.ir.schedule.schedule import BlockRef, LoopRef, Schedule
 from tests.schedule.location_programs import padded_pool, program, row_sum, softmax
 from tests.schedule.programs import CHAIN, MATMUL, SYMBOLIC, schedule

@@ -12,7 +12,7 @@ from crossfarm import te
 from crossfarm.errors import TraceError
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Var
-from crossfarm.ir.schedule import intrinsics
+from crossfarm.ir.schedule.dot_products import dot_name
 from crossfarm.ir.schedule.index_map import IndexMap
 from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.schedule.trace import Trace
@@ -113,7 +113,7 @@ def make_blocks(sch: Schedule) -> None:
 
 
 def tensorize(sch: Schedule) -> None:
-    sch.tensorize(sch.get_loops(sch.get_block("C"))[3], intrinsics.dot_name(16, "uint8", "int8"))
+    sch.tensorize(sch.get_loops(sch.get_block("C"))[3], dot_name(16, "uint8", "int8"))
 
 
 def draw(sch: Schedule) -> None:

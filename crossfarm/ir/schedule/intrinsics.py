@@ -11,22 +11,25 @@ of 4, 8 and 16 and ``a`` and ``b`` of ``i8`` and ``u8``::
 
 They are right on every target: the compiler uses an instruction where the target has one (VNNI on x86, the dot product
 extensions of aarch64). L is best the number of int32 lanes in a vector register.
+
+Also built in are transposes of square tiles, ``transpose_<N>x<N>_<dtype>`` for N of 2, 4, 8 and 16:
+``B[i, j] = A[j, i]``, by whole vectors, in one step for each power of two below N.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from crossfarm.errors import ScheduleError
-from crossfarm.ir import dtype as dt
-from crossfarm.ir import ops
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Binary, Broadcast, BufferLoad, Call, Expr, IntImm, Ramp, Range, Var
+from crossfarm.ir.expr import Expr, IntImm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.regions import infer_accesses
-from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IterVar, Stmt
+from crossfarm.ir.schedule.dot_products import dot_functions, dot_names
+from crossfarm.ir.schedule.transposes import transpose_functions, transpose_names
+from crossfarm.ir.stmt import BlockRealize
 from crossfarm.ir.verify import verify
 
 
@@ -54,7 +57,7 @@ def register(name: str, desc: PrimFunc, impl: PrimFunc, *, override: bool = Fals
         VerifyError: one of the functions is not well-formed.
         ScheduleError: the name is taken, or the two do not fit each other or are not of the form described above.
     """
-    if not override and (name in _registered or _BUILT_IN.fullmatch(name)):
+    if not override and (name in _registered or _built_in(name)):
         raise ScheduleError(f"there is already an intrinsic {name!r}", hint="pass override=True to replace it")
     for func in (desc, impl):
         verify(IRModule({"main": func}))
@@ -70,31 +73,29 @@ def lookup(name: str) -> TensorIntrin:
     found = _registered.get(name)
     if found is not None:
         return found
-    match = _BUILT_IN.fullmatch(name)
-    if match is None:
+    functions = _built_in(name)
+    if functions is None:
         reason = f"there is no intrinsic {name!r}; there are: {', '.join(names())}"
         raise ScheduleError(f"tensorize: {reason}", primitive="tensorize", reason=reason)
-    lanes, a, b = int(match["lanes"]), _DTYPES[match["a"]], _DTYPES[match["b"]]
-    return _registered.setdefault(name, TensorIntrin(name, _dot_desc(lanes, a, b), _dot_impl(lanes, a, b)))
+    return _registered.setdefault(name, TensorIntrin(name, *functions))
 
 
 def names() -> list[str]:
     """Every name that ``lookup`` knows, sorted."""
-    built_in = {dot_name(lanes, a, b) for lanes in _LANES for a in _DTYPES.values() for b in _DTYPES.values()}
+    built_in = {name for listed, _ in _BUILT_IN for name in listed()}
     return sorted(built_in | set(_registered))
 
 
-def dot_name(lanes: int, a: str, b: str) -> str:
-    """The name of the built-in dot product of ``lanes`` sums, for factors of dtypes ``a`` and ``b``."""
-    short = {dtype: text for text, dtype in _DTYPES.items()}
-    return f"dot_{lanes}x4_{short[a]}{short[b]}i32"
-
-
-_LANES = (4, 8, 16)
-_DTYPES = {"i8": "int8", "u8": "uint8"}
-_BUILT_IN = re.compile(r"dot_(?P<lanes>4|8|16)x4_(?P<a>[iu]8)(?P<b>[iu]8)i32")
+#: Names, and description and implementation by name, of what is built in.
+_BUILT_IN: tuple[tuple[Callable[[], list[str]], Callable[[str], tuple[PrimFunc, PrimFunc] | None]], ...] = (
+    (dot_names, dot_functions),
+    (transpose_names, transpose_functions),
+)
 _registered: dict[str, TensorIntrin] = {}
-_TRUE = IntImm(1, "bool")
+
+
+def _built_in(name: str) -> tuple[PrimFunc, PrimFunc] | None:
+    return next((functions for _, make in _BUILT_IN if (functions := make(name)) is not None), None)
 
 
 def _mismatch(desc: PrimFunc, impl: PrimFunc) -> str | None:
@@ -127,52 +128,3 @@ def _mismatch(desc: PrimFunc, impl: PrimFunc) -> str | None:
 
 def _size(extent: Expr) -> int | None:
     return extent.value if isinstance(extent, IntImm) else None
-
-
-def _parameters(lanes: int, a: str, b: str) -> tuple[Buffer, Buffer, Buffer]:
-    return (
-        Buffer("A", (IntImm(4),), a),
-        Buffer("B", (IntImm(4 * lanes),), b),
-        Buffer("C", (IntImm(lanes),), "int32"),
-    )
-
-
-def _function(params: tuple[Buffer, Buffer, Buffer], body: Stmt) -> PrimFunc:
-    accesses = infer_accesses(body)
-    return PrimFunc(params, BlockRealize((), _TRUE, Block("root", (), accesses.reads, accesses.writes, body)))
-
-
-def _dot_desc(lanes: int, a: str, b: str) -> PrimFunc:
-    params = factor, factors, sums = _parameters(lanes, a, b)
-    v_i, v_k = Var("v_i"), Var("v_k")
-    target = BufferLoad(sums, (v_i,))
-    column = Binary("add", Binary("mul", v_i, IntImm(4)), v_k)
-    product = ops.mul(ops.cast(BufferLoad(factor, (v_k,)), "int32"), ops.cast(BufferLoad(factors, (column,)), "int32"))
-    store = BufferStore(sums, ops.add(target, product), (v_i,))
-    accesses = infer_accesses(store)
-    i, k = Var("i"), Var("k")
-    axes = (
-        IterVar(v_i, Range(IntImm(0), IntImm(lanes)), "spatial"),
-        IterVar(v_k, Range(IntImm(0), IntImm(4)), "reduce"),
-    )
-    block = Block("update", axes, accesses.reads, accesses.writes, store)
-    inner = For(k, IntImm(0), IntImm(4), BlockRealize((i, k), _TRUE, block))
-    return _function(params, For(i, IntImm(0), IntImm(lanes), inner))
-
-
-def _dot_impl(lanes: int, a: str, b: str) -> PrimFunc:
-    params = factor, factors, sums = _parameters(lanes, a, b)
-
-    def vector(buffer: Buffer) -> Expr:
-        return BufferLoad(buffer, (Ramp(IntImm(0), IntImm(1), _elements(buffer)),))
-
-    word = Call("reinterpret", (vector(factor),), "int32")
-    repeated = Call("reinterpret", (Broadcast(word, lanes),), dt.with_lanes(a, 4 * lanes))
-    total = Call("dot4", (vector(sums), repeated, vector(factors)), dt.with_lanes("int32", lanes))
-    return _function(params, BufferStore(sums, total, (Ramp(IntImm(0), IntImm(1), lanes),)))
-
-
-def _elements(buffer: Buffer) -> int:
-    (extent,) = buffer.shape
-    assert isinstance(extent, IntImm)
-    return extent.value
