@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import llvmlite.binding as llvm
 
-from compiler_service.codegen.llvm_dot import DotProducts
+from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_function import FunctionText, emit_function
-from compiler_service.codegen.llvm_half import HalfConversions
 from crossfarm.errors import BuildFailed
 from crossfarm.ir.module import IRModule
 from crossfarm.target.triples import llvm_triple
@@ -57,18 +56,14 @@ def llvm_version() -> str:
 
 def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str, dict[str, FunctionText]]:
     """LLVM IR of the module's public functions, and what is known of each by name."""
-    enabled = target.enabled_features()
-    arch = str(target.attributes["arch"])
-    aarch64 = arch == "aarch64"
-    half = HalfConversions(from_single=aarch64 or "f16c" in enabled, from_double=aarch64)
-    dots = DotProducts.of(arch, enabled)
+    can = Abilities.of(target)
     functions: dict[str, FunctionText] = {}
     metadata = ['!0 = !{!"branch_weights", i32 1, i32 2000}', "!1 = !{i32 1}"]
     declarations: dict[str, str] = {}
     for name, func in module.functions.items():
         if func.private:
             continue
-        text = emit_function(name, func, half, dots, first_metadata=len(metadata))
+        text = emit_function(name, func, can, first_metadata=len(metadata))
         metadata.extend(text.loops)
         declarations.update(text.declarations)
         functions[name] = text

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from compiler_service.codegen.llvm_dot import DotProducts
-from compiler_service.codegen.llvm_half import HalfConversions, is_half
+from compiler_service.codegen.llvm_abilities import Abilities
+from compiler_service.codegen.llvm_half import is_half
 from compiler_service.codegen.llvm_math import emit_call
 from compiler_service.codegen.llvm_picked import picked_load, picked_places
 from compiler_service.codegen.llvm_strided import small_stride, strided_load
@@ -78,10 +78,10 @@ class ExprEmitter:
         streamed: buffers whose vectors are stored around the caches, and lie at multiples of their size.
     """
 
-    def __init__(self, function: str, half: HalfConversions, dots: DotProducts) -> None:
+    def __init__(self, function: str, can: Abilities) -> None:
         self.function = function
-        self.half = half
-        self.dots = dots
+        self.can = can
+        self.half = can.half
         self.b = Builder()
         self.vars: dict[Var, Value] = {}
         self.pointers: dict[Buffer, Value] = {}

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler_service.codegen.llvm_dot import DotProducts
+from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_expr import ExprEmitter
-from compiler_service.codegen.llvm_half import HalfConversions
 from compiler_service.codegen.llvm_parallel import ParallelEmitter
 from compiler_service.codegen.llvm_statement import WORKSPACE_ALIGN, Metadata, size_attribute
 from compiler_service.codegen.llvm_text import Value, register_type
@@ -41,18 +40,14 @@ class FunctionText:
     failures: tuple[str, ...]
 
 
-def emit_function(
-    name: str, func: PrimFunc, half: HalfConversions, dots: DotProducts, first_metadata: int
-) -> FunctionText:
+def emit_function(name: str, func: PrimFunc, can: Abilities, first_metadata: int) -> FunctionText:
     """LLVM IR of ``func``; its metadata is numbered from ``first_metadata``."""
-    return _FunctionEmitter(name, func, half, dots, first_metadata).run()
+    return _FunctionEmitter(name, func, can, first_metadata).run()
 
 
 class _FunctionEmitter(ParallelEmitter):
-    def __init__(
-        self, name: str, func: PrimFunc, half: HalfConversions, dots: DotProducts, first_metadata: int
-    ) -> None:
-        super().__init__(name, _symbol(name), half, dots, Metadata(first_metadata))
+    def __init__(self, name: str, func: PrimFunc, can: Abilities, first_metadata: int) -> None:
+        super().__init__(name, _symbol(name), can, Metadata(first_metadata))
         self.func = func
 
     def run(self) -> FunctionText:
@@ -96,7 +91,7 @@ class _FunctionEmitter(ParallelEmitter):
 
     def _entry(self, body: str) -> str:
         """Code of the exported function: slots → arguments, offsets → pointers, then the call."""
-        e = ExprEmitter(self.function, self.half, self.dots)
+        e = ExprEmitter(self.function, self.can)
         e.failures = self.failures
         arguments: list[Value] = []
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from compiler_service.codegen import vector_math
-from compiler_service.codegen.llvm_dot import DotProducts
+from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_text import Builder, Value, float_constant, int_constant, register_type, zero
 from crossfarm.errors import BuildFailed
@@ -34,8 +34,8 @@ class Emitter(Protocol):
     """What intrinsics need of ``llvm_expr.ExprEmitter``, which emits their arguments."""
 
     function: str
+    can: Abilities
     half: HalfConversions
-    dots: DotProducts
     b: Builder
     externs: dict[str, str]
 
@@ -113,7 +113,7 @@ def _vector_function(e: Emitter, name: str, args: list[Value]) -> Value:
         for constant, product in _SMALL_POWERS.items():
             if args[1].text == float_constant(dtype, constant).text:
                 return product(e, args[0])
-    symbol, definitions = vector_math.definitions(name, dt.lanes_of(dtype))
+    symbol, definitions = vector_math.definitions(name, dt.lanes_of(dtype), scales=e.can.scales)
     e.externs.update(definitions)
     return e.b.value(dtype, f"call {register_type(dtype)} @{symbol}({', '.join(a.typed for a in args)})")
 
@@ -254,7 +254,7 @@ def _q_multiply_shift(e: Emitter, node: Call) -> Value:
 
 
 def _dot4(e: Emitter, node: Call) -> Value:
-    return e.dots.emit(e.b, *(e.emit(a) for a in node.args))
+    return e.can.dots.emit(e.b, *(e.emit(a) for a in node.args))
 
 
 def _call_extern(e: Emitter, node: Call) -> Value:

@@ -13,8 +13,7 @@ A parallel loop inside another one is an ordinary loop.
 
 from __future__ import annotations
 
-from compiler_service.codegen.llvm_dot import DotProducts
-from compiler_service.codegen.llvm_half import HalfConversions
+from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_statement import WORKSPACE_ALIGN, Metadata, StatementEmitter
 from compiler_service.codegen.llvm_text import Value, register_type
 from compiler_service.passes.plan_workspace import scratch_plan
@@ -35,10 +34,8 @@ class ParallelEmitter(StatementEmitter):
         outlined: definitions of the loops' functions.
     """
 
-    def __init__(
-        self, function: str, symbol: str, half: HalfConversions, dots: DotProducts, metadata: Metadata
-    ) -> None:
-        super().__init__(function, half, dots, metadata)
+    def __init__(self, function: str, symbol: str, can: Abilities, metadata: Metadata) -> None:
+        super().__init__(function, can, metadata)
         self.symbol = symbol
         self.outlined: list[str] = []
 
@@ -51,7 +48,7 @@ class ParallelEmitter(StatementEmitter):
         plan = scratch_plan(node)
         name = f'"{self.symbol}.parallel{len(self.outlined)}"'
 
-        inner = StatementEmitter(self.function, self.half, self.dots, self.metadata)
+        inner = StatementEmitter(self.function, self.can, self.metadata)
         inner.externs = self.externs
         inner.failures.messages = self.failures.messages
         names = [f"%c{i}" for i in range(len(values))]
@@ -97,7 +94,7 @@ class ParallelEmitter(StatementEmitter):
 
     def _unpack(self, body: str, values: list[Value], variables: list[Var], offsets: tuple[Expr, ...]) -> str:
         """Code between the runtime and the loop's body: structure → arguments, offsets → pointers, then the call."""
-        e = StatementEmitter(self.function, self.half, self.dots, self.metadata)
+        e = StatementEmitter(self.function, self.can, self.metadata)
         arguments = []
         for i, value in enumerate(values):
             pointer = e.b.value("handle", _field("%closure", values, i))

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from compiler_service.codegen.llvm_dot import DotProducts
+from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_expr import ExprEmitter
-from compiler_service.codegen.llvm_half import HalfConversions
 from compiler_service.codegen.llvm_stream import First, streamed
 from compiler_service.codegen.llvm_text import Value, int_constant, memory_type, register_type
 from compiler_service.passes.lower_blocks import compact_strides
@@ -57,8 +56,8 @@ class StatementEmitter(ExprEmitter):
         attributes: what LLVM is told of each buffer's pointer where it is a parameter.
     """
 
-    def __init__(self, function: str, half: HalfConversions, dots: DotProducts, metadata: Metadata) -> None:
-        super().__init__(function, half, dots)
+    def __init__(self, function: str, can: Abilities, metadata: Metadata) -> None:
+        super().__init__(function, can)
         self.metadata = metadata
         self.regions: list[Value] = []
         self.attributes: dict[Buffer, str] = {}

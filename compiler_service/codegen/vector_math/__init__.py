@@ -1,8 +1,9 @@
 """Functions of float32 as LLVM IR that computes any number of lanes at once, with a stated error for each.
 
 Each becomes a function that LLVM inlines: of scalars, so that the loop vectorizer sees plain arithmetic, or of vectors.
-They are right for NaN, infinities, signed zeros and denormals, arguments and results; they use no instruction that only
-some CPUs have; they call nothing. Which are here, and how close they are: ``FUNCTIONS``, and docs/math.md.
+They are right for NaN, infinities, signed zeros and denormals, arguments and results; they call nothing; and they use
+no instruction that only some CPUs have, but for multiplying by a power of two, which has the same result everywhere.
+Which are here, and how close they are: ``FUNCTIONS``, and docs/math.md.
 """
 
 from __future__ import annotations
@@ -66,14 +67,18 @@ FUNCTIONS: Mapping[str, VectorFunction] = MappingProxyType(
 
 
 @cache
-def definitions(name: str, lanes: int) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The symbol of ``FUNCTIONS[name]`` for that many lanes; and symbol and LLVM IR of each definition it needs."""
+def definitions(name: str, lanes: int, *, scales: bool = False) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """The symbol of ``FUNCTIONS[name]`` for that many lanes; and symbol and LLVM IR of each definition it needs.
+
+    Args:
+        scales: multiply by powers of two with LLVM's ``ldexp``, which must be an instruction of the target.
+    """
     function = FUNCTIONS[name]
     dtype = dt.with_lanes("float32", lanes)
     symbol = f"crossfarm.{name}.{'' if lanes == 1 else f'v{lanes}'}f32"
     b = Builder()
     arguments = [Value(f"%x{k}", dtype) for k in range(function.arity)]
-    result = function.emit(*(Term(b, a) for a in arguments))
+    result = function.emit(*(Term(b, a, scales) for a in arguments))
     b.terminate(f"ret {result.value.typed}")
     parameters = ", ".join(a.typed for a in arguments)
     text = f"define internal {register_type(dtype)} @{symbol}({parameters}) {INLINED} {{\n{b.text()}\n}}\n"

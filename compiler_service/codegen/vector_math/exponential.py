@@ -2,7 +2,8 @@
 
 Range reduction after W. J. Cody and W. Waite ("Software Manual for the Elementary Functions", 1980): ``x`` is ``n``
 times the logarithm of 2 plus a small rest; the product is taken off in two parts, the first of so few digits that it
-is exact. ``2**n`` is multiplied in two halves: neither overflows, and a denormal result is rounded once.
+is exact. ``2**n`` is multiplied in two halves where no instruction does it: neither overflows, and a denormal result
+is rounded once.
 """
 
 from __future__ import annotations
@@ -20,21 +21,21 @@ def exp(x: Term) -> Term:
     t = x.clamped(-104.0, 89.0)
     n, power = (t * _LOG2_E).rounded()
     r = t - n * _LN2_HIGH - n * _LN2_LOW
-    return _scaled(1.0 + (r + r * r * polynomial(table.EXP, r)), power)
+    return (1.0 + (r + r * r * polynomial(table.EXP, r))).scaled(power)
 
 
 def exp2(x: Term) -> Term:
     t = x.clamped(-151.0, 129.0)
     n, power = t.rounded()
     r = t - n
-    return _scaled(1.0 + r * polynomial(table.EXP2, r), power)
+    return (1.0 + r * polynomial(table.EXP2, r)).scaled(power)
 
 
 def exp10(x: Term) -> Term:
     t = x.clamped(-46.0, 39.0)
     n, power = (t * _LOG2_10).rounded()
     r = t - n * _LOG10_2_HIGH - n * _LOG10_2_LOW
-    return _scaled(1.0 + r * polynomial(table.EXP10, r), power)
+    return (1.0 + r * polynomial(table.EXP10, r)).scaled(power)
 
 
 def sigmoid(x: Term) -> Term:
@@ -59,14 +60,3 @@ def erf(x: Term) -> Term:
     near = size + size * polynomial(table.ERF_SMALL, square)
     far = polynomial(table.ERF_LARGE, (size > 3.95).where(3.95, size) - 2.4)
     return (size < 1.0).where(near, far).with_sign_of(x)
-
-
-def _scaled(x: Term, power: Term) -> Term:
-    """``x * 2**power`` for power from -252 to 254, rounded once."""
-    first = power >> 1
-    return x * _power_of_two(first) * _power_of_two(power - first)
-
-
-def _power_of_two(power: Term) -> Term:
-    """``2**power`` for power from -126 to 127."""
-    return ((power + 127) << 23).as_float()

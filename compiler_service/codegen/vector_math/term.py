@@ -18,10 +18,15 @@ Number = int | float
 
 @dataclass(frozen=True, eq=False)
 class Term:
-    """A value of ``dtype`` (lanes included) in the function that ``b`` builds."""
+    """A value of ``dtype`` (lanes included) in the function that ``b`` builds.
+
+    Attributes:
+        scales: whether the target multiplies by powers of two in one instruction.
+    """
 
     b: Builder
     value: Value
+    scales: bool = False
 
     @property
     def dtype(self) -> str:
@@ -146,6 +151,19 @@ class Term:
         suffix = f"{'' if self.lanes == 1 else f'v{self.lanes}'}f{dt.bits(self.dtype)}"
         return self._new(self.dtype, f"call {register_type(self.dtype)} @llvm.sqrt.{suffix}({self.value.typed})")
 
+    def scaled(self, power: Term) -> Term:
+        """Times ``2**power`` for an int32 power from -252 to 254, rounded once."""
+        if self.scales:
+            kind = f"{'' if self.lanes == 1 else f'v{self.lanes}'}"
+            call = f"@llvm.ldexp.{kind}f{dt.bits(self.dtype)}.{kind}i32({self.value.typed}, {power.value.typed})"
+            return self._new(self.dtype, f"call {register_type(self.dtype)} {call}")
+        first = power >> 1
+        return self * first.power_of_two() * (power - first).power_of_two()
+
+    def power_of_two(self) -> Term:
+        """``2**self`` in float32, for an int32 from -126 to 127."""
+        return ((self + 127) << 23).as_float()
+
     def rounded(self) -> tuple[Term, Term]:
         """The nearest integer as float, and as int32; for magnitudes below 2**22 (float32) or 2**31 (float64).
 
@@ -189,7 +207,7 @@ class Term:
         return self._new(dtype, f"{op} {self.value.typed} to {register_type(dtype)}")
 
     def _new(self, dtype: str, instruction: str) -> Term:
-        return Term(self.b, self.b.value(dtype, instruction))
+        return Term(self.b, self.b.value(dtype, instruction), self.scales)
 
 
 def polynomial(coefficients: Sequence[float], x: Term) -> Term:
