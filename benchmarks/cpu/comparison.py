@@ -146,7 +146,7 @@ def memory(bench: CodeBench) -> Iterator[Table]:
     }
     found = bench.measure(works.memory_bound(bench.effort.quick), others)
     yield rates(
-        "Memory-bound work on 4096 × 4096 fp32",
+        "Memory-bound work, fp32, on 4096 × 4096 where nothing else is said",
         found,
         (OURS, *others),
         lambda measured: measured.work.bytes,
@@ -164,20 +164,31 @@ def threads(bench: CodeBench) -> Iterator[Table]:
         OURS: CrossfarmCode(bench.farm, bench.device, bench.threads),
         alone: CrossfarmCode(bench.farm, bench.device, 1),
     }
-    found = [measure(work, sides, bench.effort) for work in works.large(bench.effort.quick)]
+    floors = {ROOFLINE: Floor(bench.roofline, bench.threads), f"{ROOFLINE}, {alone}": Floor(bench.roofline, 1)}
+    found = [measure(work, {**sides, **floors}, bench.effort) for work in works.large(bench.effort.quick)]
     goal = Goal(_SPEEDUP, (alone,), alone)
+
+    def of_the_machine(measured: Measured) -> float | None:
+        many, one = (measured.median(side) for side in floors)
+        return one / many if one and many else None
+
     yield Table(
         f"{bench.threads} threads against one",
-        ("work", f"{bench.threads} threads", alone, f"× {alone}", "goal", "met"),
+        ("work", f"{bench.threads} threads", alone, f"× {alone}", "roofline's ×", "goal", "met"),
         [
             (
                 f"{measured.work.op} {measured.work.name}",
                 *(duration(measured.seconds[side]) for side in sides),
                 ratio(measured.speed(alone)),
+                ratio(of_the_machine(measured)),
                 *goal.cells(measured),
             )
             for measured in found
         ],
+        (
+            "Roofline's ×: what more threads bring to the loop that finds the limit which applies, in the same turns. "
+            "Where memory bounds a work, it is the memory that decides.",
+        ),
         data=[as_data(measured) for measured in found],
     )
 

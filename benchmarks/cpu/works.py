@@ -137,3 +137,7 @@ def memory_bound(quick: bool) -> Iterator[Work]:
     for name, op, program, output in simple:
         if not (quick and op in ("sum_last", "sum_all")):
             yield Work(name, op, sizes, program(size, size), (whole,), output)
+        if op == "transpose" and not quick:  # rows no power of two apart do not meet in the same sets of a cache
+            odd = size + 256
+            other, shape = {"rows": odd, "columns": odd}, (odd, odd)
+            yield Work(f"{name}, {odd} × {odd}", op, other, program(*shape), (shape,), shape)

@@ -69,6 +69,13 @@ def dot_error(terms: int, magnitude: Array, dtype: str) -> Array:
     return error
 
 
+def _product_error(value: Array, factors: int, dtype: str) -> Array:
+    """How far a product in any order may be from exact; a part of a small one may lose its last digits on the way."""
+    small = float(ml_dtypes.finfo(dt.to_numpy(dtype)).smallest_normal) ** 0.5
+    error: Array = np.maximum(abs(value) * factors * epsilon(dtype), np.where(abs(value) < small, small, 0))
+    return error
+
+
 def matmul(
     m: Size,
     n: Size,
@@ -214,7 +221,7 @@ def reduction(shape: tuple[Size, ...], axes: Sequence[int], *, kind: str, dtype:
         count = int(np.prod([v.shape[a] for a in where]))
         if kind == "sum":
             return [(value, dot_error(count, abs(v).sum(axis=where), dtype))]
-        return [(value, abs(value) * count * epsilon(dtype) if kind == "prod" else 0.0)]
+        return [(value, _product_error(value, count, dtype) if kind == "prod" else 0.0)]
 
     return Program((x,), outputs, reference)
 

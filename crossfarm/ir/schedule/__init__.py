@@ -17,7 +17,9 @@ blocks              ``dependencies``: producers, consumers, complete and reducti
                     iterations change their order; ``reducers``: which reductions commute; ``stages``: whose values do
                     not depend on when they are computed; ``recognize``: is this content that description
 primitives          ``queries``, ``loops``, ``marks``; ``cache``, ``reindex``, ``layout``, ``padding``; ``inline``,
-                    ``compute_at``, ``reduction``; ``blockize``, ``intrinsics``, ``tensorize``; ``sample``
+                    ``compute_at``, ``reduction``; ``sample``
+intrinsics          ``whole`` makes functions of a body, ``dot_products`` and ``transposes`` those that are built in;
+                    ``intrinsics`` is the table, ``blockize`` and ``tensorize`` put them into programs
 recording           ``trace_values``, ``trace``: instructions as JSON and Python; ``base``: applying and recording
 the schedule        ``methods_*``: a mix-in of typed methods a family, and ``schedule``, which joins them
 ==================  ===================================================================================================
