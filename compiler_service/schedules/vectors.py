@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 #: Simple operations that take a thread about as long as it takes to wake the others.
 PARALLEL_WORK = 1 << 16
 _USUAL_L3_BYTES = 16 << 20
+#: Lanes of a part of a vector that every CPU adds at once: the last partial results are that many.
+_QUARTER = 4
 #: Longest vector that the pipeline makes of one loop.
 _MOST_LANES = 64
 
@@ -90,7 +92,7 @@ def reduce_in_lanes(sch: Schedule, block: BlockRef, outer: int, lanes: int, vect
 
     Args:
         outer: how many loops around the block do not reduce; they come first.
-        lanes: partial results, a multiple of ``vector``: these are reduced to one vector first.
+        lanes: partial results, a multiple of ``vector``: these are reduced to one vector first, that to part of one.
         vector: lanes of one vector.
     """
     rank = len(_realized(sch, block).block.writes[0].buffer.shape)
@@ -108,6 +110,8 @@ def reduce_in_lanes(sch: Schedule, block: BlockRef, outer: int, lanes: int, vect
     sch.vectorize(sch.get_loops(start)[-1])
     if lanes > vector:
         reduce_in_lanes(sch, block, outer, vector, vector)
+    elif lanes > _QUARTER:
+        reduce_in_lanes(sch, block, outer, _QUARTER, _QUARTER)
 
 
 def _loop_of_axis(sch: Schedule, partial: BlockRef, rank: int, loops: Sequence[LoopRef]) -> LoopRef:
