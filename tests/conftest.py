@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -13,6 +14,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = ROOT.parent / "shared" / "corpus"
+
+# A shell without job control starts what it puts into the background with SIGINT ignored, which is inherited down to
+# the programs that tests interrupt, and which these respect.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Threads that libraries keep for the life of the process; everything else must be gone after a test.
 _LASTING_THREADS = ("grpc", "MainThread", "pytest_timeout", "ThreadPoolExecutor-hypothesis", "execnet")

@@ -344,6 +344,20 @@ def test_an_interrupt_is_not_sent_again_to_what_gives_back_because_of_it() -> No
     assert ended.returncode == 78, ended.stderr
 
 
+def test_a_signal_that_was_ignored_before_stays_ignored() -> None:
+    """As for a command that a script runs in the background, or under nohup."""
+    ignoring = (
+        "import os, signal\n"
+        "from clients.cli.interrupts import Interrupts\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "Interrupts().install()\n"
+        "os.kill(os.getpid(), signal.SIGINT)\n"
+        "os._exit(79)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", ignoring], capture_output=True, text=True, timeout=30, check=False)
+    assert ended.returncode == 79, ended.stderr
+
+
 def test_a_command_that_hears_no_interrupt_ends_all_the_same() -> None:
     deaf = "while True:\n    try: threading.Event().wait()\n    except KeyboardInterrupt: pass\n"
     ended = lost_interrupt(deaf)
