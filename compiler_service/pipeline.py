@@ -10,18 +10,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from compiler_service.passes.base import Pass
+from compiler_service.passes.bind_parallel import BindParallel
 from compiler_service.passes.check_regions import CheckRegions
 from compiler_service.passes.compact_parameters import CompactParameters
 from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
+from compiler_service.passes.insert_barriers import InsertBarriers
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.partition_loops import PartitionLoops
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
+from compiler_service.passes.report_failures import ReportFailures
 from compiler_service.passes.schedule_default import ScheduleDefault
 from compiler_service.passes.serialize_races import SerializeRaces
 from compiler_service.passes.simplify import Simplify
+from compiler_service.passes.split_kernels import SplitKernels
 from compiler_service.passes.unroll_loops import UnrollLoops
 from compiler_service.passes.vectorize_loops import VectorizeLoops
 from crossfarm.errors import UnsupportedTarget
@@ -32,6 +36,28 @@ if TYPE_CHECKING:
 
 #: Called before a step with its name, its index and how many there are.
 OnStep = Callable[[str, int, int], None]
+
+#: Offsets of temporaries in a device's workspace: every device that is known can bind buffers at multiples of it.
+DEVICE_ALIGN = 512
+
+#: For devices with thread groups, whatever their kernels are written in.
+_KERNELS: tuple[Pass, ...] = (
+    CheckRegions(),
+    CompactParameters(),
+    ScheduleDefault(),
+    LowerBlocks(),
+    Simplify(),
+    BindParallel(),
+    HoistFirstIteration(),
+    LocalizeBuffers(),
+    InsertBarriers(),
+    ReportFailures(),
+    SplitKernels(),
+    Simplify(),
+    UnrollLoops(),
+    Simplify(),
+    PlanWorkspace(stack_bytes=-1, align=DEVICE_ALIGN),
+)
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "llvm": (
@@ -52,6 +78,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Simplify(),
         PlanWorkspace(),
     ),
+    "opencl": _KERNELS,
 }
 
 

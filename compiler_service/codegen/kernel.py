@@ -6,10 +6,12 @@ indices; ``Kernel.of`` reads one. The rest of the body is what one thread does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compiler_service.passes.split_kernels import GROUP_TAGS, THREAD_TAGS
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
@@ -19,11 +21,6 @@ from crossfarm.ir.visitor import walk
 
 if TYPE_CHECKING:
     from crossfarm.ir.function import Param, PrimFunc
-
-GROUP_TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
-THREAD_TAGS = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
-#: Attribute of a function that is a kernel; its value names the entry point that launches it.
-KERNEL_OF = "crossfarm.kernel_of"
 
 
 @dataclass(frozen=True)
@@ -41,6 +38,7 @@ class Kernel:
         body: lowered statements without loops bound to threads. ``Allocate`` is a thread's own memory, of constant
             shape. ``Evaluate(Call("storage_sync", …))`` is a barrier for the group's threads and orders their accesses
             of shared and global memory; all threads of the group reach it.
+        noalias: no two buffers overlap.
     """
 
     name: str
@@ -51,6 +49,7 @@ class Kernel:
     group: tuple[int, int, int]
     shared: tuple[Buffer, ...]
     body: Stmt
+    noalias: bool = False
 
     @classmethod
     def of(cls, name: str, func: PrimFunc) -> Kernel:
@@ -69,8 +68,10 @@ class Kernel:
         tx, ty, tz = (const_int(extents.get(tag, one)) or 0 for tag in THREAD_TAGS)
         written = frozenset(node.buffer for node in walk(body) if isinstance(node, BufferStore))
         params = {p for p in func.params if isinstance(p, Buffer)}
+        flag = func.attrs.get("tir.noalias", False)
+        noalias = bool(flag.value) if isinstance(flag, IntImm) else bool(flag)
         return cls(
-            name, func.params, written & params, threads, (gx, gy, gz), (tx, ty, tz), tuple(shared), body
+            name, func.params, written & params, threads, (gx, gy, gz), (tx, ty, tz), tuple(shared), body, noalias
         )
 
     @property
@@ -87,6 +88,13 @@ class Kernel:
     def shared_bytes(self) -> int:
         """What the threads of a group share, each buffer aligned to 16 bytes."""
         return sum(-(-elements(b) * dt.itemsize(b.dtype) // 16) * 16 for b in self.shared)
+
+    def last_index(self, tag: str) -> float:
+        """The largest value of the index ``tag``; infinity where the grid's size is symbolic."""
+        extents = dict(zip((*GROUP_TAGS, *THREAD_TAGS), (*self.grid, *self.group)))
+        extent = extents[tag]
+        count = extent if isinstance(extent, int) else const_int(extent)
+        return math.inf if count is None else count - 1
 
     @property
     def threads_per_group(self) -> int:

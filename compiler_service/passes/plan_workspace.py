@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
+from compiler_service.passes.split_kernels import KERNEL_OF
 from compiler_service.symbols import dimension_symbols, function_symbols
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -46,16 +47,20 @@ class PlanWorkspace:
     Args:
         stack_bytes: the largest temporary that goes on the stack.
         stack_total: what a function's temporaries may take of the stack together.
+        align: sizes of regions are multiples of it, in bytes; at least 64.
     """
 
     name: ClassVar[str] = "plan_workspace"
     stack_bytes: int = 4096
     stack_total: int = 32768
+    align: int = _ALIGN
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
         return map_functions(module, self._plan)
 
     def _plan(self, name: str, func: PrimFunc) -> PrimFunc:
+        if KERNEL_OF in func.attrs:
+            return func  # temporaries of a kernel are its threads' own
         body = _Placer(self, name, func).mutate(func.body)
         return func if body is func.body else replace(func, body=body)
 
@@ -139,7 +144,9 @@ class _Placer(Mutator):
         return node if body is node.body else replace(node, body=body)
 
     def mutate_Allocate(self, node: Allocate) -> Stmt:
-        size = self._bytes(node.buffer)
+        size = _round_up(self._bytes(node.buffer), self.options.align) if self.options.align > _ALIGN else self._bytes(
+            node.buffer
+        )
         constant = const_int(size)
         fixed_shape = all(isinstance(extent, IntImm) for extent in stored_shape(node.buffer))
         if constant is not None and fixed_shape and constant <= min(self.options.stack_bytes, self.memory.stack_left):
@@ -213,12 +220,12 @@ def _uses(body: Stmt) -> dict[Buffer, tuple[int, int]]:
     return found
 
 
-def _round_up(size: Expr) -> Expr:
+def _round_up(size: Expr, align: int = _ALIGN) -> Expr:
     if isinstance(size, IntImm):
-        return IntImm(-(-size.value // _ALIGN) * _ALIGN, "int64")
-    align = IntImm(_ALIGN, "int64")
-    blocks = Binary("floordiv", Binary("add", size, IntImm(_ALIGN - 1, "int64")), align)
-    return Binary("mul", blocks, align)
+        return IntImm(-(-size.value // align) * align, "int64")
+    unit = IntImm(align, "int64")
+    blocks = Binary("floordiv", Binary("add", size, IntImm(align - 1, "int64")), unit)
+    return Binary("mul", blocks, unit)
 
 
 def _add(a: Expr, b: Expr) -> Expr:

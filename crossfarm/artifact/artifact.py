@@ -88,8 +88,8 @@ class Artifact:
         except KeyError:
             raise NotFound(f"artifact {self.name!r} has no section {number}") from None
 
-    def library(self, variant: Variant) -> bytes:
-        """The native library of one of ``variants``. Raises NotFound where it has none."""
+    def code(self, variant: Variant) -> bytes:
+        """The native library or the kernels of one of ``variants``. Raises NotFound where it has none."""
         return self.section(variant.library_section)
 
     def sources(self) -> dict[str, str]:
@@ -126,10 +126,14 @@ class Artifact:
         return f"<Artifact {self.name!r} for {targets}, {self.size:,} bytes, {self.digest[:12]}>"
 
 
+#: Runtime → what the section with its kernels is called.
+_KERNEL_FILES = {"opencl": "kernels.cl", "vulkan": "kernels.spv", "cuda": "kernels.ptx"}
+
+
 def write_artifact(
     name: str,
     variants: Sequence[Variant],
-    libraries: Sequence[bytes],
+    codes: Sequence[bytes],
     module: bytes = b"",
     sources: Sequence[Mapping[str, str]] = (),
     toolchain: Mapping[str, str] | None = None,
@@ -140,7 +144,7 @@ def write_artifact(
     Args:
         name: the module's name.
         variants: in order of preference; ``library_section`` is filled here.
-        libraries: one for each variant, ``b""`` for none.
+        codes: native library or kernels, one for each variant, ``b""`` for none.
         module: the ``.cfir`` bytes it was built from, ``b""`` to leave it out (then it cannot be rebuilt).
         sources: generated sources of each variant, name → text; () for none.
         toolchain: versions of what built it.
@@ -149,8 +153,8 @@ def write_artifact(
     Raises:
         InvalidArtifact: a variant is malformed.
     """
-    if len(libraries) != len(variants) or len(sources) not in (0, len(variants)):
-        raise InvalidArtifact(f"{len(variants)} variants need as many libraries and sources, or no sources")
+    if len(codes) != len(variants) or len(sources) not in (0, len(variants)):
+        raise InvalidArtifact(f"{len(variants)} variants need as many codes and sources, or no sources")
     manifest = container.manifest_of(name, variants, toolchain or {}, options or {})
     bodies: dict[int, bytes] = {}
 
@@ -161,9 +165,12 @@ def write_artifact(
 
     if module:
         manifest.ir_section = put(container.IR, f"{name}.cfir", module)
-    for index, (variant, library) in enumerate(zip(manifest.variants, libraries)):
+    for index, (variant, code) in enumerate(zip(manifest.variants, codes)):
         label = f"variant-{index}/" if len(variants) > 1 else ""
-        variant.library_section = put(container.LIBRARY, f"{label}library", library, critical=True) if library else 0
+        kind, file = (container.KERNELS, _KERNEL_FILES.get(variant.runtime, "kernels"))
+        if not variant.kernels:
+            kind, file = container.LIBRARY, "library"
+        variant.library_section = put(kind, f"{label}{file}", code, critical=True) if code else 0
         for source, text in sorted(sources[index].items()) if sources else ():
             put(container.SOURCE, f"{label}{source}", text.encode())
     return Artifact.from_bytes(container.pack(manifest, bodies))

@@ -34,8 +34,8 @@ MAX_VARIANTS = 64
 MAX_FUNCTIONS = 65536
 MAX_NAME = 1024
 
-LIBRARY, IR, SOURCE, CONSTANTS = "library", "ir", "source", "constants"
-SECTION_KINDS = (LIBRARY, IR, SOURCE, CONSTANTS)
+LIBRARY, KERNELS, IR, SOURCE, CONSTANTS = "library", "kernels", "ir", "source", "constants"
+SECTION_KINDS = (LIBRARY, KERNELS, IR, SOURCE, CONSTANTS)
 
 
 @dataclass(frozen=True)
@@ -147,8 +147,9 @@ def _check_manifest(manifest: Manifest, *, producer: str, name: str = "this arti
 
 
 def _check_variant(variant: Variant, kinds: Mapping[int, str], where: str) -> None:
-    if variant.library_section and kinds.get(variant.library_section) != LIBRARY:
-        raise InvalidArtifact(f"{where} names section {variant.library_section} as its library, which is none")
+    code = KERNELS if variant.kernels else LIBRARY
+    if variant.library_section and kinds.get(variant.library_section) != code:
+        raise InvalidArtifact(f"{where} names section {variant.library_section} as its code, which is no {code} section")
     if not variant.runtime:
         raise InvalidArtifact(f"{where} does not say which runtime runs it")
     if len(variant.entry_points) > MAX_FUNCTIONS:

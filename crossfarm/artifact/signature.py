@@ -80,9 +80,8 @@ class Signature:
         self._buffers = tuple(i for i, p in enumerate(self.parameters) if p.kind == Parameter.BUFFER)
         self._shapes = tuple(tuple(self._size(e, p.name) for e in p.shape) for p in self.parameters)
         self._strides = tuple(tuple(self._size(e, p.name) for e in p.strides) for p in self.parameters)
-        self._workspace = (
-            self._size(entry.native.workspace_bytes, "workspace") if entry.native.workspace_bytes.ops else None
-        )
+        workspace = entry.launch.workspace_bytes if entry.HasField("launch") else entry.native.workspace_bytes
+        self._workspace = self._size(workspace, "workspace") if workspace.ops else None
         # where each symbol is defined, in order of preference: (parameter, axis, from the shape or the strides)
         self._definitions: list[list[tuple[int, int, bool]]] = [[] for _ in self.symbols]
         for of_shape, table in ((True, self._shapes), (False, self._strides)):

@@ -73,6 +73,8 @@ _ROWS = (
     Intrinsic("address_of", 66, 1, result="given", domain="any"),
     # dot4(c, a, b): c[i] + the sum of a[4*i + j] * b[4*i + j] over j < 4; int32 and 8-bit integers of either sign
     Intrinsic("dot4", 67, 3, domain="int"),
+    # launch_kernel(name, …): runs a kernel of the module; one argument a parameter, a buffer by its address
+    Intrinsic("launch_kernel", 68, -1, result="void", domain="any", pure=False),
 )
 
 INTRINSICS: dict[str, Intrinsic] = {row.name: row for row in _ROWS}

@@ -71,7 +71,7 @@ class CpuDevice:
                 f"the library speaks native ABI {variant.requires.native_abi}, this agent {NATIVE_ABI}",
                 hint="rebuild the artifact, or upgrade the agent",
             )
-        return CpuProgram(load_library(artifact.library(variant), artifact.name), self)
+        return CpuProgram(load_library(artifact.code(variant), artifact.name), self)
 
     def place(self, threads: LibraryThreads, placement: Placement) -> None:
         """Makes the next call of a library from this thread run as ``placement`` says."""

@@ -23,7 +23,7 @@ def test_an_artifact_comes_back_as_it_was_written(tmp_path: Path) -> None:
     assert read == written
     assert read.digest == written.digest
     assert read.size == (tmp_path / "a.cfa").stat().st_size
-    assert [read.library(v) for v in read.variants] == [
+    assert [read.code(v) for v in read.variants] == [
         b"library for x86-64-v3" * 20,
         b"library for aarch64-linux-generic" * 20,
     ]

@@ -49,7 +49,7 @@ def test_a_build_gives_an_artifact_that_this_machine_can_run(service: Service) -
     assert artifact.size == event.size
     assert artifact.name == "Sample"
     assert select_variant(artifact, DeviceCapabilities.of_host()).entry_points[0].name == "main"
-    assert artifact.library(artifact.variants[0]).startswith(b"\x7fELF")
+    assert artifact.code(artifact.variants[0]).startswith(b"\x7fELF")
     assert list(artifact.module().functions) == ["main"]
     assert artifact.manifest.toolchain["llvm"]
     assert artifact.manifest.build_options["opt_level"] == "3"

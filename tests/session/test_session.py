@@ -88,7 +88,7 @@ def test_a_large_artifact_is_uploaded_when_nobody_has_it_and_cached_from_then_on
     large = write_artifact(
         "large",
         artifact.variants,
-        [artifact.library(variant) for variant in artifact.variants],
+        [artifact.code(variant) for variant in artifact.variants],
         module=artifact.section(artifact.manifest.ir_section),
         sources=[{"notes": np.random.default_rng(2).bytes(700_000).hex()}],
     )
@@ -104,7 +104,7 @@ def test_an_artifact_for_another_machine_is_refused_before_it_is_loaded(cpu: Dev
     variant = Variant()
     variant.CopyFrom(artifact.variants[0])
     variant.requires.CopyFrom(Requirements(arch="riscv64", os="linux", native_abi=1))
-    foreign = write_artifact("foreign", [variant], [artifact.library(artifact.variants[0])])
+    foreign = write_artifact("foreign", [variant], [artifact.code(artifact.variants[0])])
     with pytest.raises(cf.IncompatibleArtifact, match="riscv64"):
         cpu.load(foreign)
 
