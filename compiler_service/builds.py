@@ -109,7 +109,7 @@ class Build:
         artifact = write_artifact(
             built[0].name,
             [one.variant for one in built],
-            [one.library for one in built],
+            [one.code for one in built],
             self._module,
             [one.sources for one in built] if any(one.sources for one in built) else (),
             toolchain,

@@ -7,6 +7,7 @@ A text is in an artifact, so it says nothing that changes from build to build (n
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from compiler_service.passes.schedule_default import ScheduleDefault
@@ -41,9 +42,13 @@ class KeptSources:
         self._module = result
         self._steps += 1
 
-    def generated(self, llvm: str, optimized: str, assembly: str) -> None:
-        """What code generation made of it."""
-        self.texts |= {LLVM: llvm, LLVM_OPTIMIZED: optimized, ASSEMBLY: assembly}
+    def generated_native(self, llvm: str, optimized: str, assembly: str) -> None:
+        """What code generation for a CPU made of it."""
+        self.generated({LLVM: llvm, LLVM_OPTIMIZED: optimized, ASSEMBLY: assembly})
+
+    def generated(self, texts: Mapping[str, str]) -> None:
+        """What code generation made of it, by name."""
+        self.texts |= texts
 
 
 def _schedules_text(chosen: Schedules) -> str:

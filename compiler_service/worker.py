@@ -4,7 +4,7 @@ It warms up by building a small function for each architecture, then answers job
 until either closes. What native code prints goes to standard error, which the service keeps for a crash's message.
 
 Job: ``{"target": JSON, "options": hex of BuildOptions}`` and the module's bytes. Answers: ``{"event": "step", …}`` any
-number of times, then ``{"event": "built", …}`` with the variant, the library and the sources, or ``{"event": "error"}``
+number of times, then ``{"event": "built", …}`` with the variant, the code and the sources, or ``{"event": "error"}``
 with an ErrorDetail.
 """
 
@@ -80,7 +80,7 @@ def _answer(pipe: Pipe, job: dict[str, Any], blobs: list[bytes]) -> None:
                 "sources": list(built.sources),
             },
             built.variant.SerializeToString(deterministic=True),
-            built.library,
+            built.code,
             *sources,
         )
         return

@@ -80,7 +80,7 @@ class Built:
 
     name: str
     variant: Variant
-    library: bytes
+    code: bytes
     sources: dict[str, str]
     toolchain: dict[str, str]
     steps: list[tuple[str, float]]
@@ -364,11 +364,11 @@ class _Worker:
 
 
 def _built(header: dict[str, Any], blobs: list[bytes]) -> Built:
-    variant, library, *sources = blobs
+    variant, code, *sources = blobs
     return Built(
         name=str(header["name"]),
         variant=Variant.FromString(variant),
-        library=library,
+        code=code,
         sources={name: text.decode() for name, text in zip(header["sources"], sources, strict=True)},
         toolchain=dict(header["toolchain"]),
         steps=[(str(name), float(seconds)) for name, seconds in header["steps"]],

@@ -31,6 +31,7 @@
         └── RetryableError
             ├── Unavailable            a service cannot be reached, or went away mid-request
             ├── LeaseLost              the lease ended under the client: expired, kicked, agent gone
+            ├── DeviceLost             the device's driver failed or lost the device
             └── ResourceExhausted      the farm is full: disk, workers, queue
 
 Each error carries ``exit_code`` (0 done, 1 user, 2 usage, 3 infrastructure) and ``hint``, the next step in words.
@@ -217,6 +218,10 @@ class Unavailable(RetryableError):
 
 class LeaseLost(RetryableError):
     """The lease ended under its client: it expired, was kicked, or the device's agent went away."""
+
+
+class DeviceLost(RetryableError):
+    """The device's driver failed, or lost the device; the agent checks it before it is leased again."""
 
 
 class ResourceExhausted(RetryableError):

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from crossfarm import _version, errors
 from crossfarm.wire.v1.tracker_pb2 import DeviceInfo
 from device_agent import drivers
+from device_agent.probe import probe
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 _KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")
@@ -47,7 +48,7 @@ def find(names: Iterable[str], *, agent: str, extra: dict[str, str], host: str) 
         )
     result = []
     for name in dict.fromkeys(n.strip() for n in names if n.strip()):
-        for index, description in enumerate(drivers.get(name).probe()):
+        for index, description in enumerate(probe(name)):
             attributes = {**description.attributes, "agent": agent, "release": _version.__version__, **extra}
             info = DeviceInfo(id=f"{agent}/{name}{index}", attributes=attributes, target=description.target.to_proto())
             result.append((info, name, index))

@@ -180,7 +180,9 @@ class LoadedFunction:
         plan = self._plan(self.signature.arrange(args, out), asked, own=False)
         frame = RequestFrame(request=1, benchmark=body)
         measured = plan.send(frame, fetch=False).result()
-        return BenchmarkResult(tuple(measured.samples), int(measured.number), dict(measured.environment))
+        return BenchmarkResult(
+            tuple(measured.samples), int(measured.number), dict(measured.environment), dict(measured.kernel_seconds)
+        )
 
     def __repr__(self) -> str:
         return f"<LoadedFunction {self.signature}>"

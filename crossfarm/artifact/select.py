@@ -35,6 +35,10 @@ class DeviceCapabilities:
         arch, os: of the machine.
         cpu_features: names of ``crossfarm.target.cpu.FEATURES``.
         native_abi: the calling convention that the driver speaks.
+        features: names of ``crossfarm.target.features``, of a device that runs kernels.
+        threads_per_group: of such a device; the most that a group of threads may have. 0 for unknown.
+        shared_bytes: of such a device; the most that a group may share. 0 for unknown.
+        version: of its API or instruction set, as ``"1.2"``; "" for unknown.
         has_library: asked for each shared library that a variant needs.
     """
 
@@ -43,6 +47,10 @@ class DeviceCapabilities:
     os: str
     cpu_features: frozenset[str] = frozenset()
     native_abi: int = NATIVE_ABI
+    features: frozenset[str] = frozenset()
+    threads_per_group: int = 0
+    shared_bytes: int = 0
+    version: str = ""
     has_library: Callable[[str], bool] = field(default=can_load_library, compare=False)
 
     @classmethod
@@ -109,9 +117,23 @@ def missing(variant: Variant, device: DeviceCapabilities) -> list[str]:
         reasons.append(f"speaks native ABI {needs.native_abi}, the device {device.native_abi}")
     if absent := sorted(set(needs.cpu_features) - device.cpu_features):
         reasons.append(f"needs CPU features that it lacks: {', '.join(absent)}")
+    if absent := sorted(set(needs.device_features) - device.features):
+        reasons.append(f"needs {', '.join(absent)}, which the device does not have")
+    if device.threads_per_group and needs.threads_per_group > device.threads_per_group:
+        reasons.append(
+            f"has groups of {needs.threads_per_group} threads, the device allows {device.threads_per_group}"
+        )
+    if device.shared_bytes and needs.shared_bytes > device.shared_bytes:
+        reasons.append(f"needs {needs.shared_bytes:,} bytes of shared memory, the device has {device.shared_bytes:,}")
+    if device.version and needs.device_version and _version(needs.device_version) > _version(device.version):
+        reasons.append(f"needs {device.runtime} {needs.device_version}, the device has {device.version}")
     if unknown := [soname for soname in needs.libraries if not device.has_library(soname)]:
         reasons.append(f"needs shared libraries that it lacks: {', '.join(unknown)}")
     return reasons
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isascii() and part.isdigit())
 
 
 def _label(variant: Variant) -> str:

@@ -70,6 +70,7 @@ _GPU = {
     "warp_size": Attribute(int, "Threads that run in lockstep.", 1),
     "compute_units": Attribute(int, "Multiprocessors or shader cores."),
     "fp16": Attribute(bool, "Half precision arithmetic.", False),
+    "fp64": Attribute(bool, "Double precision arithmetic.", False),
 }
 
 KINDS: dict[str, Kind] = {
@@ -86,7 +87,6 @@ KINDS: dict[str, Kind] = {
                 "extensions": Attribute(tuple, "OpenCL extensions the device has.", ()),
                 "image2d_max": Attribute(int, "Largest side of a 2D image; 0 for no images.", 0),
             },
-            why_not="there is no OpenCL code generator yet",
         ),
         Kind(
             "cuda",
@@ -95,6 +95,7 @@ KINDS: dict[str, Kind] = {
                 **_GPU,
                 **_COMMON,
                 "sm": Attribute(int, "Compute capability, 87 for 8.7.", 53),
+                "fp64": Attribute(bool, "Double precision arithmetic.", True),
                 "max_threads_per_group": Attribute(int, "Threads of one block at most.", 1024),
                 "shared_bytes": Attribute(int, "Shared memory of one block.", 49152),
                 "warp_size": Attribute(int, "Threads of a warp.", 32),
@@ -113,7 +114,6 @@ KINDS: dict[str, Kind] = {
                 "subgroup_size": Attribute(int, "Invocations of a subgroup; 0 for unknown.", 0),
                 "int8": Attribute(bool, "8-bit integer arithmetic.", False),
                 "int64": Attribute(bool, "64-bit integer arithmetic.", False),
-                "fp64": Attribute(bool, "Double precision arithmetic.", False),
                 "storage16": Attribute(bool, "16-bit storage buffers.", False),
             },
             why_not="there is no SPIR-V code generator yet",

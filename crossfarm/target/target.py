@@ -139,6 +139,8 @@ class Target:
             kind = KINDS[part.kind]
             if kind.why_not:
                 return f"this server cannot build for it yet: {kind.why_not}"
+            if part.kind != "llvm":
+                continue  # its kernels are launched by the agent: there is no code for the host
             arch, system = part.attributes.get("arch"), part.attributes.get("os")
             if arch not in ("x86_64", "aarch64"):
                 return f"this server cannot build for it yet: no code generator for {arch} yet"

@@ -44,6 +44,7 @@ CODES: dict[type[errors.Error], grpc.StatusCode] = {
     errors.Cancelled: grpc.StatusCode.CANCELLED,
     errors.Timeout: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.LeaseLost: grpc.StatusCode.ABORTED,
+    errors.DeviceLost: grpc.StatusCode.ABORTED,
     errors.ResourceExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.InfrastructureError: grpc.StatusCode.UNAVAILABLE,
     errors.Error: grpc.StatusCode.INVALID_ARGUMENT,

@@ -10,7 +10,7 @@ from crossfarm.errors import UsageError
 from device_agent.drivers.base import Device, DeviceDescription
 
 #: Modules of this package that help drivers and are none.
-_HELPERS = ("base", "hostmemory", "nativeloop", "nativethreads")
+_HELPERS = ("base", "hostmemory", "nativeloop", "nativethreads", "scalars")
 
 
 class Driver(Protocol):
@@ -19,6 +19,11 @@ class Driver(Protocol):
     def probe(self) -> list[DeviceDescription]: ...
 
     def open_device(self, index: int) -> Device: ...
+
+
+def probes_apart(driver: Driver) -> bool:
+    """True where probing calls a vendor's code, which may crash or hang."""
+    return bool(getattr(driver, "PROBE_APART", False))
 
 
 def names() -> list[str]:

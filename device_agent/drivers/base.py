@@ -3,6 +3,7 @@
 A driver module has::
 
     def probe() -> list[DeviceDescription]     # the devices there are, in a lasting order; never raises for "none"
+    PROBE_APART = True                         # where probing calls a vendor's code: it is done in a process of its own
     def open_device(index: int) -> Device      # called in a worker process, once
 
 The worker checks everything it can before a driver sees it: arguments fit the signature, requirements are met, tensors
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from crossfarm.artifact import Artifact, Binding, Signature
+    from crossfarm.artifact import Artifact, Binding, DeviceCapabilities, Signature
     from crossfarm.target import Target
     from crossfarm.wire.v1.artifact_pb2 import Variant
 
@@ -79,11 +80,16 @@ class BoundCall(Protocol):
 
     @property
     def loop(self) -> str:
-        """What ``repeat`` repeats with: "native" or "interpreted"."""
+        """What ``repeat`` repeats with: "native" or "interpreted"; "queued" where runs wait for one another on the
+        device."""
 
     @property
     def threads(self) -> int:
-        """How many threads its parallel loops ran on, or will."""
+        """How many threads its parallel loops ran on, or will; 1 on devices that run kernels."""
+
+    def kernel_times(self) -> Mapping[str, float]:
+        """Runs it once and measures its kernels on the device: name → seconds of all its launches together. Empty where
+        the driver cannot tell."""
 
 
 class Program(Protocol):
@@ -110,8 +116,8 @@ class Program(Protocol):
 class Device(Protocol):
     """An open device."""
 
-    #: Drivers' names (``Variant.runtime``) whose variants it runs.
-    runtimes: tuple[str, ...]
+    #: What it brings to run an artifact, one for each runtime (``Variant.runtime``) whose variants it runs.
+    capabilities: tuple[DeviceCapabilities, ...]
     #: CPUs that a ``Placement`` may name; empty where calls cannot choose their threads.
     cpus: tuple[int, ...]
 
@@ -119,7 +125,7 @@ class Device(Protocol):
         """Memory of ``size`` bytes, 64-byte aligned, content undefined. Raises MemoryError."""
 
     def load(self, artifact: Artifact, variant: Variant) -> Program:
-        """Raises IncompatibleArtifact when the code cannot be loaded."""
+        """Raises IncompatibleArtifact when the code cannot be loaded, with what the device's compiler said."""
 
     def synchronize(self) -> None:
         """Returns when everything started before is done."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from crossfarm import _version
+from crossfarm.artifact import DeviceCapabilities
 from crossfarm.compat.versions import NATIVE_ABI
 from crossfarm.errors import Error, IncompatibleArtifact, InvalidArtifact, LimitExceeded, ProgramError
 from crossfarm.target import Target
@@ -55,9 +56,8 @@ def open_device(index: int) -> CpuDevice:
 
 
 class CpuDevice:
-    runtimes: tuple[str, ...] = ("cpu",)
-
     def __init__(self) -> None:
+        self.capabilities = (DeviceCapabilities.of_host("cpu"),)
         self.cpus = usable_cpus()
         self.scratch = Scratch()
         self.caller = Caller()
@@ -180,6 +180,10 @@ class CpuCall:
             self._place()
         if status := self._function(self._pointer, self._slots):
             raise self._failure(status)
+
+    def kernel_times(self) -> dict[str, float]:
+        """One library call has no parts that a clock could tell."""
+        return {}
 
     def repeat(self, number: int) -> None:
         self._place()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from crossfarm import _version
+from crossfarm.artifact import DeviceCapabilities
 from crossfarm.target import Target
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
 from device_agent.drivers.hostmemory import HostMemory
@@ -35,8 +36,10 @@ def open_device(index: int) -> NullDevice:
 
 
 class NullDevice:
-    runtimes: tuple[str, ...] = ("null", "cpu", "reference")
     cpus: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.capabilities = tuple(DeviceCapabilities.of_host(name) for name in ("null", "cpu", "reference"))
 
     def allocate(self, size: int) -> HostMemory:
         """Zeros: what its programs "compute"."""
@@ -70,6 +73,9 @@ class NullCall:
 
     def __call__(self) -> None:
         """Returns at once."""
+
+    def kernel_times(self) -> dict[str, float]:
+        return {}
 
     def repeat(self, number: int) -> None:
         for _ in range(number):

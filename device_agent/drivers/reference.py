@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 
 from crossfarm import _version
+from crossfarm.artifact import DeviceCapabilities
 from crossfarm.ir import dtype as dtypes
 from crossfarm.target import Target
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
@@ -41,8 +42,10 @@ def open_device(index: int) -> ReferenceDevice:
 
 
 class ReferenceDevice:
-    runtimes: tuple[str, ...] = ("reference",)
     cpus: tuple[int, ...] = ()
+
+    def __init__(self) -> None:
+        self.capabilities = tuple(DeviceCapabilities.of_host(name) for name in ("reference",))
 
     def allocate(self, size: int) -> HostMemory:
         return HostMemory(size)
@@ -93,6 +96,9 @@ class ReferenceCall:
         from crossfarm.ir.interpreter import run  # workers of other devices need no interpreter
 
         run(self._module, self._name, self._arguments)
+
+    def kernel_times(self) -> dict[str, float]:
+        return {}
 
     def repeat(self, number: int) -> None:
         for _ in range(number):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from crossfarm import errors
-from crossfarm.artifact import Artifact, DeviceCapabilities, select_variant
+from crossfarm.artifact import Artifact, select_variant
 from crossfarm.target import Target
 from crossfarm.wire import channels
 from crossfarm.wire.ending import run_program
@@ -59,7 +59,6 @@ class Worker:
         self._name = str(json.loads(options.device_json).get("id") or options.driver)
         self._device = drivers.get(options.driver).open_device(options.device_index)
         # Asked of the system now, while nobody waits: the first load of a lease finds it ready.
-        self._capabilities = [DeviceCapabilities.of_host(runtime) for runtime in self._device.runtimes]
         Target.from_proto(Target.detect().to_proto())
         self._service = SessionService(lambda connected: control.emit("client", connected=connected))
         self._server = channels.new_server(threads=_THREADS, name="session", extra_options=STREAM_OPTIONS)
@@ -101,7 +100,7 @@ class Worker:
     def _load(self, data: bytes) -> tuple[Program, Variant, int]:
         artifact = Artifact.from_bytes(data, what="the artifact")
         reasons = []
-        for capabilities in self._capabilities:
+        for capabilities in self._device.capabilities:
             try:
                 variant = select_variant(artifact, capabilities)
             except errors.IncompatibleArtifact as failure:

@@ -101,12 +101,18 @@ def measure(
             time.sleep(plan.cooldown)
         flush += 1  # touches every line, so that the caches hold nothing of the program's
         samples.append(run(number) / number)
+    check_cancelled()
+    watchdog.enter(time.monotonic(), limit, what)
+    try:
+        kernels = call.kernel_times()
+    finally:
+        watchdog.leave()
     after = environment()
     resolution = repr(time.get_clock_info("perf_counter").resolution)
     facts = {"loop": call.loop, "threads": str(call.threads), "clock_resolution_s": resolution}
     facts |= {f"{key}_before": value for key, value in before.items()}
     facts |= {f"{key}_after": value for key, value in after.items()}
-    return Reply.Measured(samples=samples, number=number, environment=facts)
+    return Reply.Measured(samples=samples, number=number, environment=facts, kernel_seconds=kernels)
 
 
 def _enough(run: Callable[[int], float], plan: Plan) -> int:

@@ -62,7 +62,7 @@ class Native:
         self.built: BuiltVariant = build_variant(module, Target(target), compiler_pb2.BuildOptions(**options))
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "program.so")
-            path.write_bytes(self.built.library)
+            path.write_bytes(self.built.code)
             self.library = ctypes.CDLL(str(path))
         self.entries = {e.name: e for e in self.built.variant.entry_points}
 

@@ -61,7 +61,7 @@ def test_the_same_input_gives_the_same_bytes_in_two_processes(target: str) -> No
         "import hashlib, sys\n"
         "from tests.compiler.test_build import EXP, OPTIONS, function, build_variant, Target\n"
         "built = build_variant(function(EXP), Target(sys.argv[1]), OPTIONS)\n"
-        "print(hashlib.sha256(built.library + built.variant.SerializeToString(deterministic=True)).hexdigest())\n"
+        "print(hashlib.sha256(built.code + built.variant.SerializeToString(deterministic=True)).hexdigest())\n"
     )
     digests = {
         subprocess.run(
@@ -70,7 +70,7 @@ def test_the_same_input_gives_the_same_bytes_in_two_processes(target: str) -> No
         for _ in range(2)
     }
     built = build_variant(function(EXP), Target(target), OPTIONS)
-    own = hashlib.sha256(built.library + built.variant.SerializeToString(deterministic=True)).hexdigest()
+    own = hashlib.sha256(built.code + built.variant.SerializeToString(deterministic=True)).hexdigest()
     assert digests == {f"{own}\n"}
 
 
@@ -115,15 +115,15 @@ class Module:
 """
     built = build_variant(parse(text), Target("llvm"), OPTIONS)
     assert [e.name for e in built.variant.entry_points] == ["main"]
-    assert b"helper" not in built.library
+    assert b"helper" not in built.code
     with pytest.raises(BuildFailed, match="no public function"):
         build_variant(parse(text.split("    @T.prim_func\n")[0]), Target("llvm"), OPTIONS)
 
 
 def test_only_entry_points_are_exported() -> None:
     built = build_variant(function(EXP), Target("llvm"), OPTIONS)
-    assert b"crossfarm_f\0" in built.library
-    assert b"crossfarm_f.body" not in built.library
+    assert b"crossfarm_f\0" in built.code
+    assert b"crossfarm_f.body" not in built.code
 
 
 def test_names_that_c_knows_do_not_clash() -> None:
@@ -182,7 +182,7 @@ def test_the_systems_newest_linker_serves_where_there_is_no_ziglang_wheel(
         cached.cache_clear()
     try:
         built = build_variant(function(ASINH), Target("raspberry-pi/4b"), OPTIONS)
-        assert needed_libraries(built.library) == ("libm.so.6",)
+        assert needed_libraries(built.code) == ("libm.so.6",)
         assert built.toolchain["linker"].startswith("LLD")
     finally:
         for cached in (linker._find_linker, linker._version):

@@ -75,6 +75,6 @@ def test_programs_link_for_other_machines(corpus: Path, target: str) -> None:
     for name in ("matmul_2d", "softmax_last", "cast_f32_f16", "gelu"):
         module = parse((corpus / f"{name}.py").read_text())
         built = build_variant(module, Target(target), compiler_pb2.BuildOptions())
-        assert built.library[:4] == b"\x7fELF"
-        kind, elf_machine = struct.unpack_from("<HH", built.library, 16)
+        assert built.code[:4] == b"\x7fELF"
+        kind, elf_machine = struct.unpack_from("<HH", built.code, 16)
         assert (kind, elf_machine) == (3, machine[built.variant.requires.arch])

@@ -246,18 +246,18 @@ def test_scratch_that_the_system_cannot_give_is_a_status_of_its_own() -> None:
 def test_a_library_without_parallel_loops_has_no_runtime() -> None:
     serial = parse(DOUBLE.script().replace("T.parallel(256)", "range(256)"))
     without, with_loops = (build_variant(m, Target("llvm"), OPTIONS) for m in (serial, DOUBLE))
-    assert needed_libraries(without.library) == ()
-    assert set(needed_libraries(with_loops.library)) == {"libc.so.6", "libpthread.so.0"}
-    assert b"crossfarmrt" not in without.library
-    assert b"crossfarmrt_set_threads\0" in with_loops.library
-    assert b"crossfarmrt_parallel\0" not in with_loops.library, "what generated code calls is nobody else's"
+    assert needed_libraries(without.code) == ()
+    assert set(needed_libraries(with_loops.code)) == {"libc.so.6", "libpthread.so.0"}
+    assert b"crossfarmrt" not in without.code
+    assert b"crossfarmrt_set_threads\0" in with_loops.code
+    assert b"crossfarmrt_parallel\0" not in with_loops.code, "what generated code calls is nobody else's"
     assert "zig" not in without.toolchain
     assert with_loops.toolchain["zig"] == zig_version()
 
 
 @pytest.mark.parametrize("target", ["llvm", "raspberry-pi/4b", "aarch64-linux-android", "x86_64-linux-android"])
 def test_every_platform_has_threads_and_the_same_bytes_each_time(target: str) -> None:
-    first, second = (build_variant(UNEVEN, Target(target), OPTIONS).library for _ in range(2))
+    first, second = (build_variant(UNEVEN, Target(target), OPTIONS).code for _ in range(2))
     assert first == second
     assert b"crossfarmrt_set_threads\0" in first
     assert len(needed_libraries(first)) <= 3
@@ -400,7 +400,7 @@ print(library.crossfarmrt_threads())
 
 def test_the_default_is_as_many_threads_as_the_process_may_use_cpus(double: Native, tmp_path: Path) -> None:
     library = tmp_path / "double.so"
-    library.write_bytes(double.built.library)
+    library.write_bytes(double.built.code)
     cpu = str(min(os.sched_getaffinity(0)))
     ran = subprocess.run(
         [sys.executable, "-c", PRINT_THREADS, library, cpu], capture_output=True, text=True, check=True

@@ -23,7 +23,7 @@ def artifact() -> Artifact:
     """The functions of ``programs.py``, built for this machine."""
     module = parse(PROGRAMS)
     built = build_variant(module, Target.detect(), BuildOptions(), lambda *_: None)
-    return write_artifact("programs", [built.variant], [built.library], module=dumps(module))
+    return write_artifact("programs", [built.variant], [built.code], module=dumps(module))
 
 
 @pytest.fixture

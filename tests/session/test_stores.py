@@ -32,7 +32,7 @@ F = np.arange(4, dtype=np.float32)
 def large() -> Artifact:
     """An artifact that no message carries; what makes it large is of no use to the program."""
     built = build_variant(parse(TWICE), Target.detect(), BuildOptions())
-    artifact = write_artifact("large", [built.variant], [built.library + random.Random(0).randbytes(INLINE_BYTES)])
+    artifact = write_artifact("large", [built.variant], [built.code + random.Random(0).randbytes(INLINE_BYTES)])
     assert artifact.size > INLINE_BYTES
     return artifact
 

@@ -46,7 +46,7 @@ CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 
 def parallel() -> Artifact:
     module = parse(PROGRAM)
     built = build_variant(module, Target.detect(), BuildOptions(schedule="none"), lambda *_: None)
-    return write_artifact("parallel", [built.variant], [built.library], module=dumps(module))
+    return write_artifact("parallel", [built.variant], [built.code], module=dumps(module))
 
 
 def threads_of(device: Device) -> int:

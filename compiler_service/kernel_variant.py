@@ -1,0 +1,130 @@
+"""Code generation for devices with thread groups: a lowered module → kernels, their launch plans, what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from compiler_service.codegen import opencl_c
+from compiler_service.codegen.kernel import Kernel
+from compiler_service.entry_points import parameters_of
+from compiler_service.launch_plan import kernel_message, plan_launches
+from compiler_service.passes.split_kernels import KERNEL_OF
+from compiler_service.symbols import symbol_names
+from crossfarm._version import __version__
+from crossfarm.errors import BuildFailed, UnsupportedTarget
+from crossfarm.wire.v1 import artifact_pb2
+
+if TYPE_CHECKING:
+    from crossfarm.ir.module import IRModule
+    from crossfarm.target import Target
+
+STEPS = ("codegen",)
+
+
+@dataclass(frozen=True)
+class DeviceCode:
+    """What a language's generator gives.
+
+    Attributes:
+        code: for the driver.
+        sources: readable texts of it, by name.
+        features: names of ``crossfarm.target.features`` that the device must have.
+        version: the least version of the driver's API or of the instruction set that it must have.
+        toolchain: tool → version, of what shaped the bytes.
+    """
+
+    code: bytes
+    sources: Mapping[str, str]
+    features: Sequence[str] = ()
+    version: str = ""
+    toolchain: Mapping[str, str] | None = None
+
+
+def _opencl(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
+    text = opencl_c.emit_module(kernels, target)
+    return DeviceCode(text.encode(), {"kernels.cl": text}, opencl_c.features(kernels, target), "1.2")
+
+
+#: Target kind → its generator.
+GENERATORS: dict[str, Callable[[Sequence[Kernel], Target], DeviceCode]] = {
+    "opencl": _opencl,
+}
+
+
+def build_kernels(
+    lowered: IRModule,
+    original: IRModule,
+    target: Target,
+    step: Callable[[str], AbstractContextManager[None]],
+) -> tuple[artifact_pb2.Variant, DeviceCode]:
+    """The variant of a module that ``split_kernels`` has seen, and its code.
+
+    Raises:
+        BuildFailed: a kernel exceeds the target, or its language cannot express it.
+        UnsupportedTarget: no generator for the target's kind.
+    """
+    try:
+        generate = GENERATORS[target.kind]
+    except KeyError:
+        raise UnsupportedTarget(f"this server has no code generator for target kind {target.kind!r} yet") from None
+    functions = {name: func for name, func in lowered.functions.items() if not func.private}
+    if not functions:
+        raise BuildFailed(f"module {original.name!r} has no public function to build")
+    owners = {name: str(func.attrs[KERNEL_OF]) for name, func in lowered.functions.items() if KERNEL_OF in func.attrs}
+    kernels = {name: Kernel.of(name, lowered[name]) for name in owners}
+    for kernel in kernels.values():
+        _check_limits(kernel, target)
+    with step("codegen"):
+        device = generate(tuple(kernels.values()), target)
+    entries = []
+    for name, func in functions.items():
+        planned = plan_launches(name, func, kernels)
+        entries.append(
+            artifact_pb2.EntryPoint(
+                name=name,
+                parameters=parameters_of(name, func, original[name]),
+                symbols=symbol_names(func),
+                launch=planned.plan,
+                failures=planned.failures,
+            )
+        )
+    variant = artifact_pb2.Variant(
+        target=target.to_proto(),
+        requires=artifact_pb2.Requirements(
+            device_features=device.features,
+            threads_per_group=max((k.threads_per_group for k in kernels.values()), default=0),
+            shared_bytes=max((k.shared_bytes for k in kernels.values()), default=0),
+            device_version=device.version,
+        ),
+        entry_points=entries,
+        runtime=target.kind,
+        kernels=[kernel_message(kernel, owners[name]) for name, kernel in kernels.items()],
+    )
+    return variant, device
+
+
+def toolchain(device: DeviceCode) -> dict[str, str]:
+    """Of an artifact with these kernels."""
+    return {"crossfarm": __version__, **(device.toolchain or {})}
+
+
+def _check_limits(kernel: Kernel, target: Target) -> None:
+    limit = int(str(target.attributes.get("max_threads_per_group", 0)))
+    if limit and kernel.threads_per_group > limit:
+        x, y, z = kernel.group
+        raise BuildFailed(
+            f"kernel {kernel.name!r} has {kernel.threads_per_group} threads in a group ({x} × {y} × {z}), target {target} "
+            f"allows {limit}",
+            hint="bind shorter loops to threadIdx, or name a target with a higher max_threads_per_group",
+        )
+    shared = int(str(target.attributes.get("shared_bytes", 0)))
+    if kernel.shared_bytes > shared:
+        largest = ", ".join(f"{b.name}" for b in kernel.shared)
+        raise BuildFailed(
+            f"kernel {kernel.name!r} needs {kernel.shared_bytes:,} bytes of shared memory ({largest}), target {target} has "
+            f"{shared:,}",
+            hint="use smaller tiles, or name a target with more shared_bytes",
+        )
