@@ -1,7 +1,8 @@
 """How a target runs loops well: rules that schedule block form before it is lowered.
 
-``RULES`` is the list, the most specific first. Each block of a function goes to the first rule that fits it; a rule may
-take more blocks along (a matmul its bias and activation). A function that somebody scheduled already is left alone.
+``cpu`` and ``gpu`` hold a list each, the most specific rule first. Each block of a function goes to the first rule that
+fits it; a rule may take more blocks along (a matmul its bias and activation). A function that somebody scheduled
+already is left alone.
 ``choose_schedules`` says what was chosen and why; the pass ``schedule_default`` keeps only the module.
 """
 
@@ -11,18 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from compiler_service.schedules import cpu, gpu
 from compiler_service.schedules.base import Choice, Refusal, Rule, Site
-from compiler_service.schedules.columns import Columns, Whole
-from compiler_service.schedules.conv2d import Conv2d
-from compiler_service.schedules.cpu import Cpu
-from compiler_service.schedules.depthwise import Depthwise
-from compiler_service.schedules.elementwise import Elementwise
-from compiler_service.schedules.fallback import Fallback
-from compiler_service.schedules.matmul import Matmul
-from compiler_service.schedules.matmul_int8 import MatmulInt8
-from compiler_service.schedules.rows import Rows
-from compiler_service.schedules.skinny import DotProducts, SkinnyMatmul
-from compiler_service.schedules.transpose import Transpose
+from compiler_service.schedules.machines import Cpu, Gpu, machine_of
 from crossfarm.errors import BuildFailed, ScheduleError
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.function import PrimFunc
@@ -35,21 +27,8 @@ if TYPE_CHECKING:
     from crossfarm.ir.schedule.trace import Trace
     from crossfarm.target import Target
 
-#: Every rule of CPU targets; a block goes to the first that fits.
-RULES: tuple[Rule, ...] = (
-    Depthwise(),
-    Conv2d(),
-    SkinnyMatmul(),
-    DotProducts(),
-    MatmulInt8(),
-    Matmul(),
-    Rows(),
-    Columns(),
-    Whole(),
-    Transpose(),
-    Elementwise(),
-    Fallback(),
-)
+#: The rules of each kind of machine; a block goes to the first that fits.
+RULES: dict[type[Cpu | Gpu], tuple[Rule, ...]] = {Cpu: cpu.RULES, Gpu: gpu.RULES}
 #: Values of the build option besides the name of a rule: rules choose, or every loop runs as it is written.
 DEFAULT, NONE = "default", "none"
 
@@ -79,13 +58,14 @@ def choose_schedules(module: IRModule, target: Target, only: str = DEFAULT) -> S
         BuildFailed: ``only`` is no rule, fits no block, or demands more than the target has.
     """
     forced = only not in ("", DEFAULT)
-    rules = () if only == NONE else (_rule_named(only),) if forced else RULES
+    machine = machine_of(target)
+    known = RULES[type(machine)]
+    rules = () if only == NONE else (_rule_named(only, known),) if forced else known
     if not rules:
         return Schedules(module, (), {})
-    cpu = Cpu.of(target)
     functions, choices, traces = dict(module.functions), [], {}
     for name, func in module.functions.items():
-        worker = _Function(name, func, target, cpu)
+        worker = _Function(name, func, target, machine)
         choices.extend(worker.schedule_with(rules))
         if worker.changed:
             functions[name], traces[name] = worker.schedule.module[name], worker.schedule.trace
@@ -119,8 +99,8 @@ def scheduled_by_hand(func: PrimFunc) -> str:
 class _Function:
     """One function on its way through the rules."""
 
-    def __init__(self, name: str, func: PrimFunc, target: Target, cpu: Cpu) -> None:
-        self.name, self.target, self.cpu = name, target, cpu
+    def __init__(self, name: str, func: PrimFunc, target: Target, machine: Cpu | Gpu) -> None:
+        self.name, self.target, self.machine = name, target, machine
         self.by_hand = scheduled_by_hand(func)
         self.changed = False
         if not self.by_hand:
@@ -151,7 +131,7 @@ class _Function:
         self, rule: Rule, block: str, open_blocks: tuple[str, ...], refused: list[tuple[str, str]]
     ) -> Choice | None:
         """The choice, and the schedule changed; None where the rule refuses, and the schedule as it was."""
-        site = Site(self.schedule, self.name, block, open_blocks, self.target, self.cpu)
+        site = Site(self.schedule, self.name, block, open_blocks, self.target, self.machine)
         verdict = rule.match(site)
         if isinstance(verdict, Refusal):
             refused.append((rule.name, verdict.reason))
@@ -167,9 +147,9 @@ class _Function:
         return Choice(self.name, block, rule.name, verdict.reason, verdict.blocks, tuple(refused))
 
 
-def _rule_named(name: str) -> Rule:
-    for rule in RULES:
+def _rule_named(name: str, rules: tuple[Rule, ...]) -> Rule:
+    for rule in rules:
         if rule.name == name:
             return rule
-    known = ", ".join([DEFAULT, NONE, *(rule.name for rule in RULES)])
+    known = ", ".join([DEFAULT, NONE, *(rule.name for rule in rules)])
     raise BuildFailed(f"there is no schedule {name!r}", hint=f"known are: {known}")

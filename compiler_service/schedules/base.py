@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
-from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.machines import Cpu, Gpu
 
 if TYPE_CHECKING:
     from crossfarm.ir.function import PrimFunc
@@ -22,7 +22,7 @@ class Site:
         block: name of the block asked about; it has no block inside, and none but the root block around it.
         open_blocks: names of all blocks that are still unscheduled, ``block`` among them, in program order.
         target: resolved.
-        cpu: what the rules' parameters are computed from.
+        machine: what the rules' parameters are computed from.
     """
 
     schedule: Schedule
@@ -30,7 +30,19 @@ class Site:
     block: str
     open_blocks: tuple[str, ...]
     target: Target
-    cpu: Cpu
+    machine: Cpu | Gpu
+
+    @property
+    def cpu(self) -> Cpu:
+        """The machine, of a CPU target."""
+        assert isinstance(self.machine, Cpu), self.machine
+        return self.machine
+
+    @property
+    def gpu(self) -> Gpu:
+        """The machine, of a GPU target."""
+        assert isinstance(self.machine, Gpu), self.machine
+        return self.machine
 
     @property
     def func(self) -> PrimFunc:

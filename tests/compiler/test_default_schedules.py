@@ -14,8 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler_service.schedules import RULES, choose_schedules
-from compiler_service.schedules.matmul import Matmul
+from compiler_service.schedules import choose_schedules
+from compiler_service.schedules.cpu import RULES
+from compiler_service.schedules.cpu.matmul import Matmul
+from compiler_service.schedules.machines import Cpu
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import dtype as dt
@@ -331,7 +333,7 @@ def test_a_rule_by_name_is_used_alone_where_it_fits(rule: str) -> None:
 def test_a_register_tile_larger_than_the_target_is_refused_with_both_numbers(rows: int, vectors: int) -> None:
     module = programs.matmul(64, 64, 64).module
     with (
-        mock.patch("compiler_service.schedules.RULES", (Matmul(rows=rows, vectors=vectors),)),
+        mock.patch.dict("compiler_service.schedules.RULES", {Cpu: (Matmul(rows=rows, vectors=vectors),)}),
         pytest.raises(BuildFailed, match=rf"tile of {rows} rows by {vectors} vectors needs \d+ registers; .* has 16"),
     ):
         choose_schedules(module, Target("x86-64-v3").resolved(), "matmul")

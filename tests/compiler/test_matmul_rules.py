@@ -11,9 +11,9 @@ import pytest
 import compiler_service.schedules as schedules
 from compiler_service.build import build_variant
 from compiler_service.schedules import Choice, choose_schedules
-from compiler_service.schedules.cpu import Cpu
-from compiler_service.schedules.matmul import Matmul
-from compiler_service.schedules.tiles import best_tile
+from compiler_service.schedules.cpu.matmul import Matmul
+from compiler_service.schedules.cpu.tiles import best_tile
+from compiler_service.schedules.machines import Cpu
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.module import IRModule
@@ -126,7 +126,7 @@ def test_a_tile_that_exceeds_the_target_is_refused_with_the_numbers() -> None:
     target = Target("x86-64-v3").resolved()
     greedy = Matmul(rows=14, vectors=2)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(schedules, "RULES", (greedy,))
+        patch.setitem(schedules.RULES, Cpu, (greedy,))
         with pytest.raises(BuildFailed, match=r"14 rows by 2 vectors needs 31 registers; .* has 16"):
             choose_schedules(matmul(64, 64, 64), target)
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.machines import Cpu
 from crossfarm.ir import dtype as dt
 
 #: Of a core with vectors: products added and vectors loaded in a cycle, and cycles until a sum can be added to.

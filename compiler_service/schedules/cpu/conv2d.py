@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.conv_tiles import ConvTile, Sizes, best_tile
 from compiler_service.schedules.convolution import Convolution, convolution_of
+from compiler_service.schedules.cpu.conv_tiles import ConvTile, Sizes, best_tile
+from compiler_service.schedules.cpu.vectors import parallel_copy
 from compiler_service.schedules.epilogue import epilogue_of
-from compiler_service.schedules.padding import padding_before, parallel_copy
+from compiler_service.schedules.padding import padding_before
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Var

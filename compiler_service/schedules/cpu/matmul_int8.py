@@ -13,9 +13,9 @@ from typing import ClassVar
 from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.contraction import Contraction, Operand, contraction_of, loops_of_axes
+from compiler_service.schedules.cpu.matmul import FEWEST_PRODUCTS, FEWEST_ROWS, PackedMatmul, Plan
+from compiler_service.schedules.cpu.tiles import Tile, best_tile
 from compiler_service.schedules.epilogue import epilogue_of
-from compiler_service.schedules.matmul import FEWEST_PRODUCTS, FEWEST_ROWS, PackedMatmul, Plan
-from compiler_service.schedules.tiles import Tile, best_tile
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Var

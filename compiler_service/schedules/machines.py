@@ -1,4 +1,4 @@
-"""What rules know of a CPU: everything from the target, with stated guesses for what it leaves open."""
+"""What rules know of a machine: everything from the target, with stated guesses for what it leaves open."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ _USUAL_CACHES = {"x86_64": (32 * _KIB, 512 * _KIB), "aarch64": (32 * _KIB, 256 *
 _SMALLEST_CACHES = (16 * _KIB, 128 * _KIB)
 #: Threads of a target that does not tell.
 USUAL_THREADS = 8
+#: Threads that a load of neighbouring elements is shared by, where a GPU does not say how many run in lockstep.
+_USUAL_WARP = 32
+#: Multiprocessors of a GPU that does not tell.
+_USUAL_UNITS = 16
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,50 @@ class Cpu:
     def lanes(self, dtype: str) -> int:
         """Elements of ``dtype`` in one vector."""
         return max(self.vector_bytes // dt.itemsize(dtype), 1)
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The numbers that groups of threads and their tiles are computed from.
+
+    Attributes:
+        kind: of the target: ``opencl``, ``cuda`` or ``vulkan``.
+        threads: of one group at most.
+        shared_bytes: memory that the threads of a group share.
+        warp: threads that run in lockstep, or a guess.
+        units: multiprocessors, or a guess.
+        fp16: whether it computes in half precision.
+    """
+
+    kind: str
+    threads: int
+    shared_bytes: int
+    warp: int
+    units: int
+    fp16: bool
+
+    @classmethod
+    def of(cls, target: Target) -> Gpu:
+        """The numbers of a GPU target."""
+        threads = _number(target, "max_threads_per_group", 1)
+        warp = max(_number(target, "warp_size", 1), _number(target, "subgroup_size", 1))
+        return cls(
+            kind=target.kind,
+            threads=threads,
+            shared_bytes=max(_number(target, "shared_bytes", 0), 0),
+            warp=min(warp if warp > 1 else _USUAL_WARP, threads),
+            units=_number(target, "compute_units", _USUAL_UNITS),
+            fp16=bool(target.attributes.get("fp16", False)),
+        )
+
+    def group(self, wanted: int) -> int:
+        """A number of threads that a group can have: ``wanted`` or fewer, a power of two."""
+        return 1 << (max(min(wanted, self.threads), 1).bit_length() - 1)
+
+
+def machine_of(target: Target) -> Cpu | Gpu:
+    """The numbers of a target, by its kind."""
+    return Cpu.of(target) if target.kind == "llvm" else Gpu.of(target)
 
 
 def _number(target: Target, name: str, default: int) -> int:

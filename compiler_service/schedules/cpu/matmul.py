@@ -13,9 +13,9 @@ from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.contraction import Contraction, Operand, contraction_of, loops_of_axes
-from compiler_service.schedules.cpu import USUAL_THREADS
+from compiler_service.schedules.cpu.tiles import Tile, best_tile
 from compiler_service.schedules.epilogue import epilogue_of, fused_epilogue
-from compiler_service.schedules.tiles import Tile, best_tile
+from compiler_service.schedules.machines import USUAL_THREADS
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.machines import Cpu
 from compiler_service.schedules.nests import UNKNOWN_EXTENT, Nest
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
-from crossfarm.ir.schedule.tree import find_block
+from crossfarm.ir.schedule.tree import find_block, find_loop
 
 if TYPE_CHECKING:
     from crossfarm.ir.buffer import Buffer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from crossfarm.ir.schedule.schedule import Schedule
     from crossfarm.ir.stmt import BlockRealize
 
+#: Iterations of a copy below which it is not worth starting threads for.
+_FEWEST_ITERATIONS = 1 << 12
 #: Simple operations that take a thread about as long as it takes to wake the others.
 PARALLEL_WORK = 1 << 16
 _USUAL_L3_BYTES = 16 << 20
@@ -157,3 +159,16 @@ def parallelize(sch: Schedule, cpu: Cpu, rows: tuple[LoopRef, ...], extents: tup
     if group > 1:
         loop, _ = sch.split(loop, [None, group])
     sch.parallel(loop)
+
+
+def parallel_copy(sch: Schedule, block: BlockRef) -> None:
+    """Spreads the outer loops of an elementwise block over threads, down to the last two, which stay for vectors."""
+    loops = sch.get_loops(block)
+    outer = loops[:-2] if len(loops) > 2 else loops[:-1]
+    func = sch.module[block.func]
+    extents = [const_int(find_loop(func, loop.var).extent) for loop in loops]
+    count = 1
+    for extent in extents:
+        count *= extent or _FEWEST_ITERATIONS
+    if outer and count >= _FEWEST_ITERATIONS:
+        sch.parallel(sch.fuse(*outer) if len(outer) > 1 else outer[0])

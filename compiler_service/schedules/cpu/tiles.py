@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler_service.schedules.cpu import Cpu
+from compiler_service.schedules.machines import Cpu
 
 #: Instructions that a core starts in a cycle, of which products that are added, and loads: what nearly all cores that
 #: have vectors reach, the larger ones more.

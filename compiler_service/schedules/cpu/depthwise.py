@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.conv_tiles import divisors
 from compiler_service.schedules.convolution import Convolution, convolution_of
+from compiler_service.schedules.cpu.conv_tiles import divisors
 from compiler_service.schedules.epilogue import epilogue_of
 from compiler_service.schedules.padding import padding_before
 from crossfarm.ir import dtype as dt

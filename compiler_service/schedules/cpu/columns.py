@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.nests import Nest, nest_of
-from compiler_service.schedules.vectors import (
+from compiler_service.schedules.cpu.vectors import (
     PARALLEL_WORK,
     is_worth_threads,
     parallelize,
     reduce_in_lanes,
     reduction_lanes,
 )
+from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Expr, IntImm

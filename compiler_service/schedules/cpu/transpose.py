@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
+from compiler_service.schedules.cpu.vectors import parallelize, should_stream
 from compiler_service.schedules.nests import Access, Nest, nest_of
-from compiler_service.schedules.vectors import parallelize, should_stream
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import IntImm

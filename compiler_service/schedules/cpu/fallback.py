@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
+from compiler_service.schedules.cpu.vectors import is_worth_threads
 from compiler_service.schedules.nests import Nest, nest_of
-from compiler_service.schedules.vectors import is_worth_threads
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.stmt import For
 
