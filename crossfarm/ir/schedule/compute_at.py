@@ -71,11 +71,15 @@ def compute_at(
         move.refuse(f"its consumer {apart.block.name} is not under the loop {move.loop.var.name}")
     without, target = move.without()
     needed = boxes(target.body, move.analyzer)
+    group = _group_around(move.func, move.loop)
     made = boxes(move.realize.block, move.analyzer)
     spans: dict[Var, Span] | None = None
     for buffer in move.written:
         if buffer in needed.reads:
-            found = axis_spans(move.axes, made.writes[buffer], needed.reads[buffer], move.analyzer)
+            read = needed.reads[buffer]
+            if group and buffer.scope == "shared":
+                read = tuple(None if part is None else _of_all(part, group, move.analyzer) for part in read)
+            found = axis_spans(move.axes, made.writes[buffer], read, move.analyzer)
             spans = found if spans is None else _either(spans, found, move.analyzer)
     reduced = {axis.var for axis in move.axes if axis.kind == "reduce"}
     spans = {var: span for var, span in (spans or {}).items() if var not in reduced}
@@ -248,6 +252,17 @@ def _insert(move: _Move, func: PrimFunc, target: For, nest: Stmt, index: int) ->
             # neighbouring boxes may overlap: iterations that run at once need what they compute for themselves
             require_independent(func, loop, move.primitive, reduction=loop.thread.startswith("threadIdx"))
     return func
+
+
+def _group_around(func: PrimFunc, target: For) -> dict[Var, Span]:
+    """The loops over threads of a group that are around the target's body: what is shared is for all of them."""
+    loops = [s for s in (*ancestors(func, target), target) if isinstance(s, For) and s.thread.startswith("threadIdx")]
+    return {loop.var: Span.of_range(loop.min, loop.extent) for loop in loops}
+
+
+def _of_all(part: Span, domains: dict[Var, Span], analyzer: Analyzer) -> Span | None:
+    found = _relaxed((part,), domains, analyzer)
+    return None if found is None else found[0]
 
 
 def _shared_loops(move: _Move, producer: BlockRealize) -> set[Var]:

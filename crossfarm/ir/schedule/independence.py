@@ -93,6 +93,7 @@ def _private(func: PrimFunc, loop: For, touched: Sequence[Touch], inside: For | 
     users = {s for s in outermost_blocks(*children_of(scopes[-1])) if _uses(s, buffer)}
     if users != under or not any(buffer in block.alloc_buffers for block in scopes[-1:]):
         return False
+    outside = [outer for outer in _scope_loops(func, loop) if outer is not loop]
     for position, access in enumerate(touched):
         if access.is_write and (access.block.block.init is not None or not _reads(access, touched)):
             if reduces_over(access.block, _around(access, inside or loop)):
@@ -100,7 +101,9 @@ def _private(func: PrimFunc, loop: For, touched: Sequence[Touch], inside: For | 
             continue
         if access.is_write:
             continue
-        if not any(w.is_write and w.block is not access.block and makes_all(w, access) for w in touched[:position]):
+        if not any(
+            w.is_write and w.block is not access.block and makes_all(w, access, outside) for w in touched[:position]
+        ):
             return False
     return True
 

@@ -11,6 +11,7 @@ from crossfarm.ir.buffer import SCOPES, Buffer
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule.independence import require_independent
+from crossfarm.ir.schedule.touches import touches_under
 from crossfarm.ir.schedule.tree import ancestors, find_block, find_loop, refuse, replace_stmt, statements
 from crossfarm.ir.stmt import AttrValue, Block, BlockRealize, For, Stmt
 from crossfarm.ir.verify.statements import THREAD_TAGS, attribute_problem
@@ -44,9 +45,7 @@ def bind(func: PrimFunc, loop: Var, thread_axis: str) -> tuple[PrimFunc, None]:
     if thread_axis not in THREAD_TAGS:
         hint = f"axes are {', '.join(THREAD_TAGS)}"
         refuse("bind", f"there is no thread axis {thread_axis!r}", at=node, hint=hint)
-    for stmt in (*ancestors(func, node), *statements(node.body)):
-        if isinstance(stmt, For) and stmt.thread == thread_axis and not thread_axis.startswith("vthread"):
-            refuse("bind", f"loop {stmt.var.name} in the same nest is bound to {thread_axis}", at=node)
+    _require_cooperation(func, node, thread_axis)
     return _marked(func, loop, "thread_binding", "bind", thread_axis), None
 
 
@@ -105,6 +104,31 @@ def storage_align(
             strides[dim] = strides[dim + 1] * extent
     exprs = tuple(ops.const(s, dim.dtype) for s, dim in zip(strides, buffer.shape))
     return _with_buffer(func, buffer, replace(buffer, strides=exprs)), None
+
+
+def _require_cooperation(func: PrimFunc, node: For, thread_axis: str) -> None:
+    """Raises ScheduleError unless loops of one nest with one axis are threads of a group that work together.
+
+    Each iteration of the outer loop runs all of the inner one, to the same effect; bound to one axis, each thread runs
+    its own iteration of both. That is the same where all of them see what is stored, and none does it for itself.
+    """
+    if thread_axis.startswith("vthread"):
+        return
+    around = [s for s in ancestors(func, node) if isinstance(s, For) and s.thread == thread_axis]
+    inside = [s for s in statements(node.body) if isinstance(s, For) and s.thread == thread_axis]
+    for outer, inner in [*((other, node) for other in around), *((node, other) for other in inside)]:
+        other = outer if inner is node else inner
+        same = f"loop {other.var.name} in the same nest is bound to {thread_axis}"
+        size = const_int(outer.extent)
+        if not thread_axis.startswith("threadIdx") or size is None or size != const_int(inner.extent):
+            refuse("bind", f"{same}, and they are not threads of one group", at=node)
+        if any(n is outer.var for n in walk(inner.body)):
+            refuse("bind", f"{same}, and what {inner.var.name} runs depends on {outer.var.name}", at=node)
+        buffers = {a.buffer for a in touches_under(inner)}
+        written = {a.buffer for a in touches_under(inner) if a.is_write}
+        private = [*(b for b in buffers if b.scope == "local"), *(b for b in written if b.scope != "shared")]
+        if private:
+            refuse("bind", f"{same}, and {private[0].name} is not in memory that they share", at=node)
 
 
 def _expressions(value: AttrValue) -> list[Expr]:

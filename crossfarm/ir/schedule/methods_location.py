@@ -16,7 +16,8 @@ class LocationMethods(ScheduleBase):
         """Moves a producer under ``loop``, where it computes just what the consumers read in one iteration.
 
         Its loops are made anew: one an axis, over the least box that holds what is needed, with a predicate where that
-        overhangs the axis' domain. Buffers keep their shape; the compiler shrinks them.
+        overhangs the axis' domain. Buffers keep their shape; the compiler shrinks them. Under loops that are bound to
+        ``threadIdx``, a block that fills ``shared`` memory computes what all threads of the group read.
 
         Args:
             loop: in the block's scope, with all its consumers inside. Or what ``sample_compute_location`` may give:

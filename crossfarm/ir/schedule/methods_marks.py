@@ -34,9 +34,12 @@ class MarkMethods(ScheduleBase):
     def bind(self, loop: LoopRef, thread_axis: str) -> None:
         """Runs the loop's iterations on an axis of a device's thread grid, such as ``"threadIdx.x"``.
 
+        Inside a loop that is bound to ``threadIdx`` a loop of the same extent may be bound to it once more, if it fills
+        ``shared`` memory and does not depend on the outer one: the threads make together what all of them use.
+
         Raises:
-            ScheduleError: no such axis, one that a loop of the same nest has, or two iterations may touch one element
-                (a reduction of one block across ``threadIdx`` is accepted).
+            ScheduleError: no such axis, one that a loop of the same nest has otherwise, or two iterations may touch one
+                element (a reduction of one block across ``threadIdx`` is accepted).
         """
         self._apply(marks.bind, loop, thread_axis)
 

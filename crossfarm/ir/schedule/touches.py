@@ -10,7 +10,7 @@ from crossfarm.ir.arith import Analyzer, affine, const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, Expr, Range, Var
 from crossfarm.ir.regions import simplify
-from crossfarm.ir.schedule.index_arith import conjuncts
+from crossfarm.ir.schedule.index_arith import conjuncts, proves
 from crossfarm.ir.schedule.spans import Span, relax
 from crossfarm.ir.schedule.tree import children_of
 from crossfarm.ir.stmt import BlockRealize, For, SeqStmt, Stmt
@@ -60,10 +60,10 @@ def bare_statement(top: Stmt) -> Stmt | None:
     return None
 
 
-def makes_all(write: Touch, read: Touch) -> bool:
+def makes_all(write: Touch, read: Touch, around: Sequence[For] = ()) -> bool:
     """True when in each iteration of the loops that both are in, ``write`` has made all that ``read`` then needs.
 
-    Both are below one statement, ``write`` before ``read``. False says nothing.
+    Both are below one statement, ``write`` before ``read``, in the loops ``around``. False says nothing.
     """
     common = 0
     while common < min(len(write.loops), len(read.loops)) and write.loops[common] is read.loops[common]:
@@ -71,7 +71,7 @@ def makes_all(write: Touch, read: Touch) -> bool:
     if reduces_over(write.block, write.loops[:common]) or not _runs_everywhere(write):
         return False
     analyzer = Analyzer()
-    for loop in write.loops[:common]:
+    for loop in (*around, *write.loops[:common]):
         analyzer.bind_loop(loop.var, loop.min, loop.extent)
     made = [_relaxed(part, write.loops[common:], analyzer) for part in write.box]
     needed = [_relaxed(part, read.loops[common:], analyzer) for part in read.box]
@@ -119,11 +119,11 @@ def _within(analyzer: Analyzer, needed: Span | None, made: Span | None, dim: Exp
     if made is None:
         return False
     from_start = const_int(made.low) == 0
-    to_end = analyzer.prove(ops.binary("ge", made.high, simplify(ops.sub(dim, 1))))
+    to_end = proves(ops.compare("ge", made.high, simplify(ops.sub(dim, 1))), analyzer)
     if needed is None:
         return from_start and to_end
-    return (from_start or analyzer.prove(ops.binary("le", made.low, needed.low))) and (
-        to_end or analyzer.prove(ops.binary("le", needed.high, made.high))
+    return (from_start or proves(ops.compare("le", made.low, needed.low), analyzer)) and (
+        to_end or proves(ops.compare("le", needed.high, made.high), analyzer)
     )
 
 
