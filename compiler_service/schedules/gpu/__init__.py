@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 from compiler_service.schedules.base import Rule
+from compiler_service.schedules.gpu.elementwise import Elementwise
+from compiler_service.schedules.gpu.fallback import Fallback, PerResult
 
 #: A block goes to the first that fits.
-RULES: tuple[Rule, ...] = ()
+RULES: tuple[Rule, ...] = (
+    Elementwise(),
+    PerResult(),
+    Fallback(),
+)
