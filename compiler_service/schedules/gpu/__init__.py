@@ -5,9 +5,11 @@ from __future__ import annotations
 from compiler_service.schedules.base import Rule
 from compiler_service.schedules.gpu.elementwise import Elementwise
 from compiler_service.schedules.gpu.fallback import Fallback, PerResult
+from compiler_service.schedules.gpu.matmul import Matmul
 
 #: A block goes to the first that fits.
 RULES: tuple[Rule, ...] = (
+    Matmul(),
     Elementwise(),
     PerResult(),
     Fallback(),

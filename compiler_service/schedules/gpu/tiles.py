@@ -1,0 +1,99 @@
+"""How a matrix product is cut for a GPU: the tile of a group, and the part of it that each thread keeps in registers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import product
+
+from compiler_service.schedules.machines import Gpu
+
+#: Results that a thread keeps, along rows and columns.
+_ROWS, _COLUMNS = (1, 2, 4, 8), (1, 2, 4)
+#: Steps of the sum that are shared at a time.
+_STEPS = (8, 16, 32)
+#: What a load of shared memory, of global memory, and a step's barriers cost, in multiply-adds of one thread.
+_SHARED_LOAD, _GLOBAL_LOAD, _BARRIER = 0.5, 8.0, 16.0
+#: Threads that a multiprocessor needs to hide latencies behind, and results of a thread that do as well.
+_THREADS_IN_FLIGHT, _RESULTS_IN_FLIGHT = 128, 8
+
+
+@dataclass(frozen=True)
+class GroupTile:
+    """A group computes ``rows`` by ``columns`` results, ``steps`` of the sum at a time.
+
+    Attributes:
+        thread_rows, thread_columns: results of one thread.
+        across, down: threads along columns and along rows.
+    """
+
+    thread_rows: int
+    thread_columns: int
+    across: int
+    down: int
+    steps: int
+
+    @property
+    def rows(self) -> int:
+        return self.thread_rows * self.down
+
+    @property
+    def columns(self) -> int:
+        return self.thread_columns * self.across
+
+    @property
+    def threads(self) -> int:
+        return self.across * self.down
+
+    def shared_bytes(self, left: int, right: int) -> int:
+        """Of both factors' tiles, whose elements have so many bytes."""
+        return self.steps * (self.rows * left + self.columns * right)
+
+
+def best_group_tile(
+    gpu: Gpu, rows: int | None, columns: int | None, sums: int | None, batch: int | None, left: int, right: int
+) -> GroupTile | None:
+    """The tile with the least estimated time; None where shared memory holds none.
+
+    Args:
+        rows, columns, sums, batch: of the product; None for any.
+        left, right: bytes of an element of each factor.
+    """
+    fitting = [t for t in _candidates(gpu) if t.shared_bytes(left, right) <= gpu.shared_bytes]
+    return min(
+        fitting,
+        key=lambda t: (_cost(gpu, t, rows, columns, sums, batch), t.steps, -t.threads, t.thread_rows),
+        default=None,
+    )
+
+
+def _candidates(gpu: Gpu) -> list[GroupTile]:
+    sizes = [1 << n for n in range(11)]
+    most = min(gpu.threads, 256)
+    return [
+        GroupTile(r, c, x, y, s)
+        for r, c, s in product(_ROWS, _COLUMNS, _STEPS)
+        for x in sizes
+        for y in sizes
+        if min(8, most) <= x <= 64 and x * y <= most and x * y >= min(gpu.warp, most)
+    ]
+
+
+def _cost(
+    gpu: Gpu, tile: GroupTile, rows: int | None, columns: int | None, sums: int | None, batch: int | None
+) -> float:
+    """Of one product, in multiply-adds: with its share of loads and waits, and of threads that have nothing to do."""
+    groups_down = _tiles(rows or 1024, tile.rows)
+    groups_across = _tiles(columns or 1024, tile.columns)
+    groups = groups_down * groups_across * (batch or 1)
+    padded = groups * tile.rows * tile.columns * _tiles(sums or 1024, tile.steps) * tile.steps
+    each = tile.thread_rows * tile.thread_columns
+    loads = _SHARED_LOAD * (1 / tile.thread_rows + 1 / tile.thread_columns)
+    loads += _GLOBAL_LOAD * (1 / tile.rows + 1 / tile.columns)
+    waits = _BARRIER / (each * tile.steps)
+    under_way = min(each, _RESULTS_IN_FLIGHT) / _RESULTS_IN_FLIGHT
+    busy = min(1.0, groups * tile.threads * under_way / (gpu.units * _THREADS_IN_FLIGHT))
+    return padded * (1 + loads + waits) / busy
+
+
+def _tiles(extent: int, size: int) -> int:
+    return -(-extent // size)
