@@ -54,8 +54,6 @@ _KERNELS: tuple[Pass, ...] = (
     ReportFailures(),
     SplitKernels(),
     Simplify(),
-    UnrollLoops(),
-    Simplify(),
     PlanWorkspace(stack_bytes=-1, align=DEVICE_ALIGN),
 )
 

@@ -8,6 +8,7 @@ without arithmetic of their own are carried as 16 bits and computed in float32, 
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Callable
 
 from compiler_service.codegen.c_dialect import C_EXTERN, Dialect
@@ -39,6 +40,7 @@ _SIGNS = {
     "add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
     "and": "&&", "or": "||", "bitand": "&", "bitor": "|", "bitxor": "^",
 }  # fmt: skip
+_APPLY: dict[str, Callable[[int, int], int]] = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 DIVISIONS = ("div", "mod", "floordiv", "floormod")
 
 
@@ -92,7 +94,7 @@ class ExprRenderer:
 
     def condition(self, node: Expr) -> str:
         """For ``if`` and its kin, without outer parentheses."""
-        return _bare(self.emit(node))
+        return bare(self.emit(node))
 
     def index(self, node: Expr, wide: bool = False) -> str:
         """An offset or extent: plain signed arithmetic."""
@@ -117,7 +119,7 @@ class ExprRenderer:
         if buffer.elem_offset is not None and const_int(buffer.elem_offset) != 0:
             terms.append(self.index(buffer.elem_offset, wide))
         offset = " + ".join(terms) or "0"
-        return f"{self.names.of(buffer)}[{_bare(offset)}]"
+        return f"{self.names.of(buffer)}[{bare(offset)}]"
 
     def _Var(self, node: Var) -> str:
         self.type(node.dtype)
@@ -174,7 +176,7 @@ class ExprRenderer:
     def _Let(self, node: Let) -> str:
         name = self.names.of(node.var)
         self.declared.append((self.type(node.var.dtype), name))
-        return f"({name} = {_bare(self.emit(node.value))}, {self.emit(node.body)})"
+        return f"({name} = {bare(self.emit(node.value))}, {self.emit(node.body)})"
 
     def _Not(self, node: Not) -> str:
         return f"!{self.emit(node.a)}"
@@ -199,6 +201,8 @@ class ExprRenderer:
     def _Binary(self, node: Binary) -> str:
         if node.op in DIVISIONS and dt.is_int(node.dtype):
             return self._divide(node)
+        if node.op in ("add", "sub", "mul") and dt.is_signed(node.dtype) and self._stays_inside(node):
+            return f"({self.emit(node.a)} {_SIGNS[node.op]} {self.emit(node.b)})"
         return self.binary(node.op, self.emit(node.a), self.emit(node.b), node.a.dtype)
 
     def binary(self, op: str, a: str, b: str, dtype: str) -> str:
@@ -207,7 +211,7 @@ class ExprRenderer:
             result = self.binary(op, self.widen(a, dtype), self.widen(b, dtype), "float32")
             return result if op in COMPARISONS else self.narrow(result, dtype)
         if op in ("min", "max"):
-            return f"{self._extreme(op, dtype)}({_bare(a)}, {_bare(b)})"
+            return f"{self._extreme(op, dtype)}({bare(a)}, {bare(b)})"
         if op in ("shl", "shr"):
             return self._shift(op, a, b, dtype)
         if op in ("bitand", "bitor", "bitxor") and dt.is_bool(dtype):
@@ -215,6 +219,15 @@ class ExprRenderer:
         if op in ("add", "sub", "mul") and dt.is_int(dtype):
             return self._wrapping(op, a, b, dtype)
         return f"({a} {_SIGNS[op]} {b})"
+
+    def _stays_inside(self, node: Binary) -> bool:
+        """True when a sum or product of signed integers surely does not wrap around, as those of indices."""
+        if dt.bits(node.dtype) < 32:
+            return False
+        a, b = self.analyzer.bounds(node.a), self.analyzer.bounds(node.b)
+        low, high = dt.int_range(node.dtype)
+        ends = [_APPLY[node.op](x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
+        return low <= min(ends) and max(ends) <= high
 
     def _wrapping(self, op: str, a: str, b: str, dtype: str) -> str:
         type_, bits = self.type(dtype), dt.bits(dtype)
@@ -251,7 +264,7 @@ class ExprRenderer:
             plain = node.op in ("div", "mod") or low >= 0
             if plain and divisor:
                 return f"({self.emit(a)} {'/' if 'div' in node.op else '%'} {self.emit(b)})"
-        return f"{self._division(node.op, dtype)}({_bare(self.emit(a))}, {_bare(self.emit(b))})"
+        return f"{self._division(node.op, dtype)}({bare(self.emit(a))}, {bare(self.emit(b))})"
 
     def _division(self, op: str, dtype: str) -> str:
         type_ = self.type(dtype)
@@ -301,13 +314,13 @@ class ExprRenderer:
         """16 bits as float32."""
         name = "cf_half_to_float" if dtype == "float16" else "cf_bfloat16_to_float"
         self._half_helpers(dtype)
-        return f"{name}({_bare(value)})"
+        return f"{name}({bare(value)})"
 
     def narrow(self, value: str, dtype: str) -> str:
         """float32 as 16 bits, rounded to nearest even."""
         name = "cf_float_to_half" if dtype == "float16" else "cf_float_to_bfloat16"
         self._half_helpers(dtype)
-        return f"{name}({_bare(value)})"
+        return f"{name}({bare(value)})"
 
     def _half_helpers(self, dtype: str) -> None:
         if dtype == "float16":
@@ -336,7 +349,7 @@ class ExprRenderer:
             f"  if (({f64})f != x && x == x && (u & 0x7f800000u) != 0x7f800000u) {{\n"
             f"    if ((({f64})f > x) == (x > 0)) u -= 1; u |= 1u; }}\n  return {back}; }}",
         )
-        return self.narrow(f"{odd}({_bare(value)})", dtype)
+        return self.narrow(f"{odd}({bare(value)})", dtype)
 
     def _odd(self, value: str, source: str) -> str:
         """A 64-bit integer in 53 bits, rounded to odd."""
@@ -347,7 +360,7 @@ class ExprRenderer:
             f"cf_odd_{source}",
             f"{type_} {{name}}({type_} x) {{ {u64} low = ({u64})x & 0x7ffUL;\n"
             f"  return {large} ? ({type_})((({u64})x - low) | ((low + 0x7ffUL) & 0x800UL)) : x; }}",
-        ) + f"({_bare(value)})"
+        ) + f"({bare(value)})"
 
     def helper(self, name: str, definition: str) -> str:
         """Makes sure of a helper function; its name."""
@@ -382,7 +395,7 @@ def may_be_wide(buffer: Buffer) -> bool:
     return elements(buffer) >= 1 << 31
 
 
-def _bare(text: str) -> str:
+def bare(text: str) -> str:
     """Without parentheses around all of it."""
     if not (text.startswith("(") and text.endswith(")")):
         return text
@@ -393,5 +406,3 @@ def _bare(text: str) -> str:
             return text
     return text[1:-1]
 
-
-bare = _bare

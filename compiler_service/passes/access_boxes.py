@@ -5,13 +5,15 @@ An index is exact here, over unbounded integers: one that would wrap around is o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import Affine, affine
+from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import BufferLoad, Call, Expr, Let, Var
+from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, Let, Var
+from crossfarm.ir.schedule.iter_map import IterMap
 from crossfarm.ir.stmt import Allocate, BufferStore, For, IfThenElse, LetStmt, SeqStmt, Stmt
 from crossfarm.ir.visitor import Visitor, children, walk
 
@@ -41,8 +43,8 @@ def accesses_of(buffer: Buffer, code: Stmt) -> list[Access]:
 
 
 def touched_box(accesses: Sequence[Access]) -> Box:
-    """The box that holds what all of ``accesses`` touch, relaxed over their loops."""
-    boxes = [tuple(relax((affine(i), affine(i)), access.loops) for i in access.node.indices) for access in accesses]
+    """A box that holds what all of ``accesses`` touch, relaxed over their loops."""
+    boxes = [tuple(_reach(affine(i), access.loops) for i in access.node.indices) for access in accesses]
     result = list(boxes[0])
     for box in boxes[1:]:
         result = [_union(a, b) for a, b in zip(result, box)]
@@ -59,6 +61,30 @@ def relax(ends: Ends, loops: Sequence[For]) -> Ends | None:
             return None
         low, high = new_low, new_high
     return low, high
+
+
+def _reach(form: Affine, loops: Sequence[For]) -> Ends | None:
+    """Ends that ``form`` stays within over all iterations of ``loops``: quotients and remainders of their variables by
+    the values these can have, so that the ends need not be reached."""
+    inner = {loop.var for loop in loops}
+    low, high = copied(form), copied(form)
+    analyzer = None
+    for key, coefficient in form.terms.items():
+        atom = form.atoms[key]
+        if isinstance(atom, Var) or not is_fixed(atom) or not any(n in inner for n in walk(atom)):
+            continue
+        if analyzer is None:
+            analyzer = Analyzer()
+            for loop in loops:
+                analyzer.bind_loop(loop.var, loop.min, loop.extent)
+        within = analyzer.bounds(atom)
+        if within == Interval.of(atom.dtype):
+            return relax((form, form), loops)
+        least, most = (within.low, within.high) if coefficient > 0 else (within.high, within.low)
+        for ends, value in ((low, least), (high, most)):
+            ends.add_atom(key, atom, -coefficient)
+            ends.constant += coefficient * value
+    return relax((low, high), loops)
 
 
 def is_fixed(expr: Expr) -> bool:
@@ -78,10 +104,54 @@ def copied(form: Affine) -> Affine:
     return Affine(form.constant, dict(form.terms), dict(form.atoms))
 
 
-def is_written_before_it_is_read(buffer: Buffer, code: Stmt) -> bool:
-    """True when each element of ``buffer`` that ``code`` loads was surely stored by ``code`` before. Raises Opaque."""
+def bounds_checks(buffer: Buffer, code: Stmt) -> frozenset[Expr]:
+    """Conditions that do no more than keep a store inside ``buffer``: ``i < n`` around ``buffer[i] = …`` of shape ``(n,)``.
+
+    Where such a condition does not hold there is no element that anybody could load.
+    """
+    found: set[Expr] = set()
+
+    def visit(node: Stmt, around: tuple[Expr, ...]) -> None:
+        if isinstance(node, IfThenElse) and node.else_body is None:
+            visit(node.then_body, (*around, node.condition))
+        elif isinstance(node, BufferStore):
+            if node.buffer is buffer:
+                found.update(c for c in around if all(_keeps_inside(part, node) for part in _conjuncts(c)))
+        else:
+            inside = around if isinstance(node, (SeqStmt, LetStmt, For)) else ()
+            for child in children(node):
+                if isinstance(child, Stmt):
+                    visit(child, inside)
+
+    visit(code, ())
+    return frozenset(found)
+
+
+def _conjuncts(condition: Expr) -> list[Expr]:
+    if isinstance(condition, Binary) and condition.op == "and":
+        return [*_conjuncts(condition.a), *_conjuncts(condition.b)]
+    return [condition]
+
+
+def _keeps_inside(condition: Expr, store: BufferStore) -> bool:
+    if not (isinstance(condition, Binary) and condition.op == "lt" and dt.is_int(condition.a.dtype)):
+        return False
+    room = difference(affine(condition.b), affine(condition.a))
+    for index, extent in zip(store.indices, store.buffer.shape):
+        left = difference(difference(affine(extent), affine(index)), room)
+        if not left.terms and left.constant == 0:
+            return True
+    return False
+
+
+def is_written_before_it_is_read(buffer: Buffer, code: Stmt, always: frozenset[Expr] = frozenset()) -> bool:
+    """True when each element of ``buffer`` that ``code`` loads was surely stored by ``code`` before. Raises Opaque.
+
+    Args:
+        always: conditions that hold for every element there is, see ``bounds_checks``.
+    """
     try:
-        _Coverage(buffer).scan(code)
+        _Coverage(buffer, always).scan(code)
     except _Uncovered:
         return False
     return True
@@ -138,8 +208,9 @@ class _Written:
 class _Coverage:
     """Walks code in its order; knows at each place what was surely stored before."""
 
-    def __init__(self, buffer: Buffer) -> None:
+    def __init__(self, buffer: Buffer, always: frozenset[Expr]) -> None:
         self.buffer = buffer
+        self.always = always
         self.loops: list[For] = []
         self.known: list[_Written] = []
 
@@ -156,6 +227,8 @@ class _Coverage:
                 return self._in_order(node)
             case For():
                 return self._loop(node)
+            case IfThenElse() if node.condition in self.always:
+                return self.scan(node.then_body)
             case IfThenElse():
                 self._check_loads(node.condition)
                 for branch in (node.then_body, node.else_body):
@@ -188,10 +261,49 @@ class _Coverage:
     def _loop(self, node: For) -> list[_Written]:
         self._check_loads(node.min)
         self._check_loads(node.extent)
+        counted = self._counted(node)
         self.loops.append(node)
         stored = self.scan(node.body)
         self.loops.pop()
+        if counted is not None:
+            return [counted]
         return [w for w in (_over_loop(written, node) for written in stored) if w is not None]
+
+    def _counted(self, node: For) -> _Written | None:
+        """What a nest of loops around one store fills, where it stores as many different elements as its box has."""
+        nest: list[For] = []
+        inner: Stmt = node
+        while isinstance(inner, For) or (isinstance(inner, IfThenElse) and inner.condition in self.always):
+            if isinstance(inner, For):
+                nest.append(inner)
+                inner = inner.body
+            else:
+                inner = inner.then_body
+        if not (isinstance(inner, BufferStore) and inner.buffer is self.buffer):
+            return None
+        extents = {loop.var: loop.extent for loop in nest}
+        counts = [const_int(loop.extent) for loop in nest]
+        if any(const_int(loop.min) != 0 for loop in nest) or any(not count for count in counts):
+            return None
+        if not all(is_fixed(index) for index in inner.indices):
+            return None
+        box = [_reach(affine(index), nest) for index in inner.indices]
+        own = set(extents)
+        size, moving = 1, []
+        for index, ends in zip(inner.indices, box):
+            if ends is None or _mentions(ends, own):
+                return None
+            width = difference(ends[1], ends[0])
+            if width.terms:
+                return None
+            size *= width.constant + 1
+            rest = affine(index)
+            for key in [k for k, atom in rest.atoms.items() if not any(n in own for n in walk(atom))]:
+                rest.terms.pop(key, None)
+            moving.append(rest.to_expr(index.dtype))
+        if size != math.prod(count or 0 for count in counts) or IterMap(extents).injective(moving) is not None:
+            return None
+        return _Written(tuple(ends for ends in box if ends is not None), len(self.loops))
 
     def _check_loads(self, node: Expr | Stmt) -> None:
         for load in walk(node):
@@ -202,7 +314,7 @@ class _Coverage:
         forms = [affine(index) for index in load.indices]
         for written in self.known:
             inner = self.loops[written.depth :]
-            ends = [relax((form, form), inner) for form in forms]
+            ends = [_reach(form, inner) for form in forms]
             if all(e is not None and _holds(box, e) for e, box in zip(ends, written.box)):
                 return True
         return False

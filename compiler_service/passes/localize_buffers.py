@@ -10,6 +10,7 @@ from compiler_service.passes.access_boxes import (
     Box,
     Opaque,
     accesses_of,
+    bounds_checks,
     defined_in,
     difference,
     is_fixed,
@@ -67,7 +68,7 @@ class _Localizer(Mutator):
         body = self.mutate(node.body)
         buffer = node.buffer
         movable = not buffer.strides and buffer.elem_offset is None and bool(buffer.shape)
-        sunk = _Sinker(node.buffer.scope, self.thread_bytes).sink(node, body) if movable else None
+        sunk = _Sinker(node.buffer, body, self.thread_bytes).sink(node, body) if movable else None
         if sunk is not None:
             return sunk
         return node if body is node.body else replace(node, body=body)
@@ -81,8 +82,9 @@ class _Sinker:
         placed: the allocation where it ended up.
     """
 
-    def __init__(self, scope: str, thread_bytes: int) -> None:
-        self.scope = scope
+    def __init__(self, buffer: Buffer, code: Stmt, thread_bytes: int) -> None:
+        self.scope = buffer.scope
+        self.always = bounds_checks(buffer, code)
         self.thread_bytes = thread_bytes
         self.threads: tuple[For, ...] = ()
         self.placed: Allocate | None = None
@@ -125,7 +127,7 @@ class _Sinker:
         return self.placed
 
     def _into_loop(self, allocation: Allocate, code: For) -> Stmt | None:
-        moved = _private_to_iterations(allocation.buffer, code, self.threads)
+        moved = _private_to_iterations(allocation.buffer, code, self.threads, self.always)
         if moved is None:
             return None
         buffer, body = moved
@@ -158,11 +160,14 @@ def _uses(code: Stmt | Expr, buffer: Buffer) -> bool:
     return any(node is buffer for node in walk(code))
 
 
-def _private_to_iterations(buffer: Buffer, loop: For, threads: tuple[For, ...]) -> tuple[Buffer, Stmt] | None:
+def _private_to_iterations(
+    buffer: Buffer, loop: For, threads: tuple[For, ...], always: frozenset[Expr]
+) -> tuple[Buffer, Stmt] | None:
     """The buffer that one iteration needs, and the loop's body using it; None where iterations share values.
 
     Args:
         threads: loops around ``loop`` all of whose iterations use the same buffer.
+        always: conditions that hold for every element there is.
     """
     if loop.kind == "vectorized" or any(_uses(e, buffer) for e in (loop.min, loop.extent)):
         return None
@@ -173,7 +178,7 @@ def _private_to_iterations(buffer: Buffer, loop: For, threads: tuple[For, ...]) 
         if not accesses:
             return None
         box = touched_box(accesses)
-        if not at_once and not _moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body):
+        if not at_once and not _moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body, always):
             return None
     except Opaque:
         return (buffer, loop.body) if at_once else None
