@@ -22,7 +22,10 @@ def parser() -> argparse.ArgumentParser:
     serve = top.add_subparsers(dest="command", required=True).add_parser("serve", help="run until stopped")
     serve.add_argument("--tracker", required=True, metavar="HOST:PORT", help="the farm's tracker")
     serve.add_argument("--name", default=devices.default_agent_name(), help="unique in the farm (default: the host's)")
-    serve.add_argument("--devices", default="cpu", metavar="DRIVER,…", help="drivers to offer (default: cpu)")
+    serve.add_argument(
+        "--devices", default=devices.default_drivers(), metavar="DRIVER,…",
+        help="drivers to offer, or all that find a device (default: $CROSSFARM_DEVICES, else all)",
+    )  # fmt: skip
     serve.add_argument(
         "--attr", action="append", default=[], metavar="KEY=VALUE", help="an attribute for every device; repeatable"
     )

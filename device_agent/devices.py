@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import threading
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from crossfarm import _version, errors
 from crossfarm.wire.v1.tracker_pb2 import DeviceInfo
 from device_agent import drivers
 from device_agent.probe import probe
 
+#: Stands for every driver of real devices.
+ALL = "all"
+#: Drivers of devices that are none: offered by name only.
+_UNREAL = ("null", "reference")
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")
 _KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")
 
@@ -19,6 +25,11 @@ _KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_.-]{0,62}$")
 def default_agent_name() -> str:
     """The host's name, reduced to what an agent may be called."""
     return re.sub(r"[^A-Za-z0-9._-]", "-", platform.node().split(".")[0]).strip("-._") or "agent"
+
+
+def default_drivers() -> str:
+    """What an agent offers that is not told: ``CROSSFARM_DEVICES``, else all that it finds."""
+    return os.environ.get("CROSSFARM_DEVICES") or ALL
 
 
 def parse_attributes(words: Iterable[str]) -> dict[str, str]:
@@ -33,8 +44,10 @@ def parse_attributes(words: Iterable[str]) -> dict[str, str]:
 
 
 def find(names: Iterable[str], *, agent: str, extra: dict[str, str], host: str) -> list[tuple[DeviceInfo, str, int]]:
-    """Asks each named driver for its devices.
+    """Asks each named driver for its devices, all at once.
 
+    Args:
+        names: drivers, or ``all``.
     Returns:
         (info, driver name, index within the driver) for each; ids are ``<agent>/<driver><index>`` and stay the same
         over restarts.
@@ -47,8 +60,13 @@ def find(names: Iterable[str], *, agent: str, extra: dict[str, str], host: str) 
             f"{agent!r} cannot name an agent", hint="use up to 63 letters, digits, '.', '_' and '-'"
         )
     result = []
-    for name in dict.fromkeys(n.strip() for n in names if n.strip()):
-        for index, description in enumerate(probe(name)):
+    wanted = dict.fromkeys(n.strip() for n in names if n.strip())
+    if ALL in wanted:
+        wanted = dict.fromkeys(n for n in (*wanted, *drivers.names()) if n != ALL and n not in _UNREAL)
+    with ThreadPoolExecutor(max_workers=8, thread_name_prefix="probe") as pool:
+        found = list(pool.map(probe, wanted))
+    for name, descriptions in zip(wanted, found):
+        for index, description in enumerate(descriptions):
             attributes = {**description.attributes, "agent": agent, "release": _version.__version__, **extra}
             info = DeviceInfo(id=f"{agent}/{name}{index}", attributes=attributes, target=description.target.to_proto())
             result.append((info, name, index))

@@ -20,6 +20,9 @@ CORPUS = ROOT.parent / "shared" / "corpus"
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Farms that tests start offer the CPU alone unless they say otherwise, whatever else the machine has.
+os.environ["CROSSFARM_DEVICES"] = "cpu"
+
 #: Threads that libraries keep for the life of the process; everything else must be gone after a test.
 _LASTING_THREADS = ("grpc", "MainThread", "pytest_timeout", "ThreadPoolExecutor-hypothesis", "execnet")
 #: How long what a test closed may take to be really gone.

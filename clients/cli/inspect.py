@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_text
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +10,7 @@ import typer
 
 from clients.cli import files, output
 from clients.cli.invocation import Invocation, JsonOption, VerboseOption, of
+from clients.cli.launches import kernel_rows, launch_document
 from crossfarm.errors import UsageError
 
 if TYPE_CHECKING:
@@ -100,7 +102,12 @@ def _artifact_document(artifact: Artifact) -> dict[str, Any]:
                     "cpu_features": list(variant.requires.cpu_features),
                     "native_abi": variant.requires.native_abi,
                     "libraries": list(variant.requires.libraries),
+                    "device_features": list(variant.requires.device_features),
+                    "threads_per_group": variant.requires.threads_per_group,
+                    "shared_bytes": variant.requires.shared_bytes,
+                    "device_version": variant.requires.device_version,
                 },
+                **({"launch": launch_document(artifact, variant)} if variant.kernels else {}),
                 "functions": {entry.name: _signature(entry) for entry in variant.entry_points},
             }
             for variant in manifest.variants
@@ -131,14 +138,19 @@ def _print_artifact(out: output.Output, artifact: Artifact) -> None:
         [
             [
                 _target_text(variant),
-                f"{variant.requires.arch} {variant.requires.os} ({variant.runtime})",
-                " ".join((*variant.requires.cpu_features, *variant.requires.libraries)) or "-",
+                f"{variant.requires.arch} {variant.requires.os} ({variant.runtime})".strip(),
+                " ".join(
+                    (*variant.requires.cpu_features, *variant.requires.libraries, *variant.requires.device_features)
+                ) or "-",
                 "\n".join(map(_signature, variant.entry_points)) if out.is_terminal
                 else "; ".join(map(_signature, variant.entry_points)),
             ]
             for variant in manifest.variants
         ],
     )  # fmt: skip
+    rows = [row for variant in manifest.variants for row in kernel_rows(variant)]
+    if rows:
+        out.table(["kernel", "function", "grid", "group", "shared", "arguments"], rows)
     out.table(
         ["section", "kind", "name", "size", "critical"],
         [[str(s.id), s.kind, s.name, output.size(s.size), "yes" if s.critical else "no"] for s in manifest.sections],
@@ -162,6 +174,12 @@ def _write_sources(artifact: Artifact, directory: Path) -> list[Path]:
                     path = path.with_name(f"{section.id}-{path.name}")
             path.write_bytes(data)
             written.append(path)
+        for index, variant in enumerate(artifact.variants):
+            if variant.kernels:
+                label = f"variant-{index}-" if len(artifact.variants) > 1 else ""
+                path = directory / f"{label}launch.json"
+                path.write_text(json_text.dumps(launch_document(artifact, variant), indent=1) + "\n")
+                written.append(path)
     except OSError as failure:
         raise UsageError(f"cannot write to {directory}: {failure.strerror}") from failure
     return written

@@ -23,8 +23,11 @@ def up(
         str, typer.Option("--listen", metavar="HOST:PORT", help="Where the tracker listens; port 0 for any.")
     ] = "127.0.0.1:0",
     devices: Annotated[
-        str, typer.Option("--agent-devices", metavar="DRIVER,…", help="What the agent offers: cpu, reference, null.")
-    ] = "cpu",
+        str,
+        typer.Option(
+            "--agent-devices", metavar="DRIVER,…", help="What the agent offers.", show_default="every device found"
+        ),
+    ] = "",
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow plaintext beyond loopback.")] = False,
     advertise: Annotated[
         str, typer.Option(metavar="HOST", help="How other machines call this one.", show_default="the host's name")
@@ -38,7 +41,8 @@ def up(
     """
     output = of(ctx).output
     if detach:
-        arguments = ["--listen", listen, "--agent-devices", devices, "--advertise", advertise]
+        arguments = ["--listen", listen, "--advertise", advertise]
+        arguments += ["--agent-devices", devices] if devices else []
         arguments += ["--insecure"] if insecure else []
         with output.progress("starting the farm"):
             running = supervised.start_detached(arguments)

@@ -31,11 +31,11 @@ class EmbeddedFarm:
         directory: its state and its logs, until ``stop``.
     """
 
-    def __init__(self, *, devices: str = "cpu") -> None:
+    def __init__(self, *, devices: str = "") -> None:
         """Starts the farm and returns when its devices are ready.
 
         Args:
-            devices: the agent's drivers, separated by commas: cpu, reference, null.
+            devices: the agent's drivers, separated by commas; "" for its default.
         Raises:
             InfrastructureError: a program did not start; the message ends with its log.
         """

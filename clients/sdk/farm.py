@@ -83,7 +83,7 @@ class DeviceInfo:
         )
 
 
-def connect(address: str | None = None, *, security: Security | None = None, embedded_devices: str = "cpu") -> Farm:
+def connect(address: str | None = None, *, security: Security | None = None, embedded_devices: str = "") -> Farm:
     """Opens a farm: the one at ``address``, the configured one, or a private one on this machine.
 
     Which one, in this order (see ``clients.sdk.config``): ``address``; ``CROSSFARM_TRACKER``; the farm that
@@ -93,7 +93,8 @@ def connect(address: str | None = None, *, security: Security | None = None, emb
     Args:
         address: host:port of a tracker, or "embedded" for a private farm whatever is configured.
         security: credentials; by default those that are configured.
-        embedded_devices: what a private farm offers: drivers separated by commas, of cpu, reference, null.
+        embedded_devices: what a private farm offers: drivers separated by commas, as cpu, opencl, reference; by
+            default ``CROSSFARM_DEVICES``, else every device of this machine.
     Raises:
         UsageError: the address or the configuration cannot be used.
         PermissionDenied: the address is beyond loopback and there are no credentials.

@@ -38,7 +38,7 @@ class LocalFarm:
         *,
         listen: str = "127.0.0.1:0",
         compiler_listen: str = "",
-        devices: str = "cpu",
+        devices: str = "",
         agent_name: str = "",
         insecure: bool = False,
         advertise: str = "",
@@ -50,7 +50,7 @@ class LocalFarm:
             store: directory of the artifact store; created. Several farms may share it.
             listen: the tracker's host:port, port 0 for any free one.
             compiler_listen: the compiler's, by default any free port of the tracker's host.
-            devices: drivers that the agent offers, separated by commas.
+            devices: drivers that the agent offers, separated by commas; "" for its default.
             agent_name: unique in the farm, the host's name by default.
             insecure: allow plaintext beyond loopback.
             advertise: the name by which other machines call this one, where ``listen`` is every address of it; by
@@ -79,7 +79,7 @@ class LocalFarm:
             Program.module("compiler", "compiler_service", "--listen", compiler.address, "--store", str(store), *extra),
             Program.module(
                 "agent", "device_agent", "--tracker", _callable(tracker.address), "--state", str(state / "agent-state"),
-                "--devices", devices, "--host", split_address(listen)[0], *name, *extra,
+                "--host", split_address(listen)[0], *(["--devices", devices] if devices else []), *name, *extra,
                 *(["--advertise", called] if everywhere else []),
             ),
         )  # fmt: skip

@@ -58,7 +58,7 @@ class SupervisedFarm:
         self,
         *,
         listen: str = "127.0.0.1:0",
-        devices: str = "cpu",
+        devices: str = "",
         insecure: bool = False,
         advertise: str = "",
         report: Callable[[str], None] = print,
