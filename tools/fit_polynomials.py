@@ -117,6 +117,9 @@ def _of_square(function: Real, terms: list[float]) -> Real:
 
 
 _TANH = [-1 / 3, 2 / 15, -17 / 315, 62 / 2835, -1382 / 155925, 21844 / 6081075]
+_ATAN = [(-1.0) ** (k + 1) / (2 * k + 3) for k in range(24)]
+_ASIN = [math.comb(2 * k, k) / (4**k * (2 * k + 1)) for k in range(1, 25)]
+_SINH = [_FACTORIAL[2 * k + 3] for k in range(8)]
 _ERF = [2 / math.sqrt(math.pi) * (-1) ** k / (math.factorial(k) * (2 * k + 1)) for k in range(10)]
 
 FITS = (
@@ -131,6 +134,12 @@ FITS = (
     Fit("ERF_SMALL", "erf(x) / x - 1 in x**2 for |x| <= 1", _of_square(
         lambda x: _erf(x) / x - 1, [_ERF[0] - 1, *_ERF[1:]]), np.ones_like, (0.0, 1.0), 6),
     Fit("ERF_LARGE", "erf(t) in t - 2.4 for 1 <= t <= 3.95", lambda u: _erf(u + 2.4), np.ones_like, (-1.4, 1.55), 12),
+    Fit("ATAN", "(atan(x) - x) / x**3 in x**2 for |x| <= sqrt(2) - 1", _of_square(
+        lambda x: (np.arctan(x) - x) / x**3, _ATAN), lambda s: s, (0.0, 0.41422**2), 4),
+    Fit("ASIN", "(asin(x) - x) / x**3 in x**2 for |x| <= 1/2", _of_square(
+        lambda x: (np.arcsin(x) - x) / x**3, _ASIN), lambda s: s, (0.0, 0.25), 5),
+    Fit("SINH", "(sinh(x) - x) / x**3 in x**2 for |x| <= 1", _of_square(
+        lambda x: (np.sinh(x) - x) / x**3, _SINH), lambda s: s, (0.0, 1.0), 3),
     Fit("SIN", "(sin(r) / r - 1) / r**2 in r**2 for |r| <= pi / 4", _of_square(
         lambda r: (np.sin(r) / r - 1) / r**2, [(-1.0) ** (k + 1) * _FACTORIAL[2 * k + 3] for k in range(8)]),
         lambda s: s, (0.0, 0.7855**2), 4, "float64"),

@@ -14,4 +14,12 @@ FEATURES: dict[str, str] = {
     "int8": "Arithmetic on 8-bit integers.",
     "storage16": "16-bit elements in buffers.",
     "storage8": "8-bit elements in buffers.",
+    "float_controls": "NaN, infinities, signs of zeros and rounding to nearest, kept by floats of every width it has.",
+}
+
+#: Feature → attribute of target kind ``vulkan`` that promises it.
+VULKAN_ATTRIBUTES: dict[str, str] = {
+    **{name: name for name in ("int8", "int16", "int64", "storage8", "storage16", "float_controls")},
+    "float64": "fp64",
+    "float16": "fp16",
 }

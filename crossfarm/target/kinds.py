@@ -112,11 +112,16 @@ KINDS: dict[str, Kind] = {
                 "api": Attribute(str, "Vulkan version.", "1.1"),
                 "spirv": Attribute(str, "SPIR-V version.", "1.3"),
                 "subgroup_size": Attribute(int, "Invocations of a subgroup; 0 for unknown.", 0),
-                "int8": Attribute(bool, "8-bit integer arithmetic.", False),
+                "int8": Attribute(bool, "8-bit integers outside of buffers.", False),
+                "int16": Attribute(bool, "16-bit integers outside of buffers.", False),
                 "int64": Attribute(bool, "64-bit integer arithmetic.", False),
+                "storage8": Attribute(bool, "8-bit storage buffers.", False),
                 "storage16": Attribute(bool, "16-bit storage buffers.", False),
+                "float_controls": Attribute(
+                    bool, "Keeps NaN, infinities, signed zeros, and rounds to nearest, where told to.", False
+                ),
+                "push_constant_bytes": Attribute(int, "Room for the scalar arguments of a kernel.", 128),
             },
-            why_not="there is no SPIR-V code generator yet",
         ),
     )
 }

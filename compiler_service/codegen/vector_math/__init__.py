@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from compiler_service.codegen.llvm_text import Builder, Value, register_type
 from compiler_service.codegen.vector_math import exponential, logarithm, power, trigonometric
-from compiler_service.codegen.vector_math.term import Term
+from compiler_service.codegen.vector_math.llvm_term import LlvmTerm
 from crossfarm.ir import dtype as dt
 
 #: Attribute groups that ``llvm.emit_module`` defines: inlined always, and never.
@@ -33,13 +33,13 @@ class VectorFunction:
         support: LLVM IR of what it calls, by symbol.
     """
 
-    emit: Callable[..., Term]
+    emit: Callable[..., LlvmTerm]
     arity: int
     ulp: float
     support: tuple[tuple[str, Callable[[str], str]], ...] = ()
 
 
-def _rsqrt(x: Term) -> Term:
+def _rsqrt(x: LlvmTerm) -> LlvmTerm:
     return 1.0 / x.square_root()
 
 
@@ -78,7 +78,7 @@ def definitions(name: str, lanes: int, *, scales: bool = False) -> tuple[str, tu
     symbol = f"crossfarm.{name}.{'' if lanes == 1 else f'v{lanes}'}f32"
     b = Builder()
     arguments = [Value(f"%x{k}", dtype) for k in range(function.arity)]
-    result = function.emit(*(Term(b, a, scales) for a in arguments))
+    result = function.emit(*(LlvmTerm(b, a, scales) for a in arguments))
     b.terminate(f"ret {result.value.typed}")
     parameters = ", ".join(a.typed for a in arguments)
     text = f"define internal {register_type(dtype)} @{symbol}({parameters}) {INLINED} {{\n{b.text()}\n}}\n"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Generic
 
 from compiler_service.codegen.vector_math import coefficients as table
-from compiler_service.codegen.vector_math.term import Term, polynomial
+from compiler_service.codegen.vector_math.term import T, polynomial
 
 _SQRT_HALF_BITS = 0x3F3504F3
 _SMALLEST_NORMAL = 2.0**-126
@@ -25,15 +26,15 @@ _LOG10_E_LOW = 0.4342944819032518 - _LOG10_E_HIGH
 
 
 @dataclass(frozen=True)
-class _Parts:
+class _Parts(Generic[T]):
     """``exponent`` and ``f`` of a positive float, both exact, and ``log(1 + f) - f``."""
 
-    exponent: Term
-    f: Term
-    tail: Term
+    exponent: T
+    f: T
+    tail: T
 
     @classmethod
-    def of(cls, x: Term) -> _Parts:
+    def of(cls, x: T) -> _Parts[T]:
         denormal = x < _SMALLEST_NORMAL
         normal = denormal.where(x * 2.0**23, x)
         shifted = normal.bits() - _SQRT_HALF_BITS
@@ -44,29 +45,29 @@ class _Parts:
         return cls(exponent, f, f * square * polynomial(table.LOG, f) - 0.5 * square)
 
 
-def log(x: Term) -> Term:
+def log(x: T) -> T:
     return _with_special_cases(x, _natural(x))
 
 
-def log1p(x: Term) -> Term:
+def log1p(x: T) -> T:
     """The logarithm of 1 + x as rounded, and what the rounding lost."""
     sum_ = x + 1.0
     lost = (x - (sum_ - 1.0)) / sum_
     return x.equals(0.0).where(x, _with_special_cases(sum_, _natural(sum_, lost)))
 
 
-def log2(x: Term) -> Term:
+def log2(x: T) -> T:
     parts = _Parts.of(x)
     return _with_special_cases(x, _in_base(parts, _LOG2_E_HIGH, _LOG2_E_LOW) + parts.exponent)
 
 
-def log10(x: Term) -> Term:
+def log10(x: T) -> T:
     parts = _Parts.of(x)
     low = parts.exponent * _LOG10_2_LOW
     return _with_special_cases(x, _in_base(parts, _LOG10_E_HIGH, _LOG10_E_LOW, low) + parts.exponent * _LOG10_2_HIGH)
 
 
-def _natural(x: Term, extra: Term | None = None) -> Term:
+def _natural(x: T, extra: T | None = None) -> T:
     parts = _Parts.of(x)
     low = parts.exponent * _LN2_LOW + parts.tail
     if extra is not None:
@@ -74,7 +75,7 @@ def _natural(x: Term, extra: Term | None = None) -> Term:
     return low + parts.f + parts.exponent * _LN2_HIGH
 
 
-def _in_base(parts: _Parts, high: float, low: float, extra: Term | None = None) -> Term:
+def _in_base(parts: _Parts[T], high: float, low: float, extra: T | None = None) -> T:
     """``log(1 + f)`` times a constant of two parts, plus ``extra``."""
     f_high = (parts.f.bits() & -(1 << 12)).as_float()
     rest = parts.tail * (high + low) + (parts.f * low + (parts.f - f_high) * high)
@@ -83,7 +84,7 @@ def _in_base(parts: _Parts, high: float, low: float, extra: Term | None = None) 
     return f_high * high + rest
 
 
-def _with_special_cases(x: Term, regular: Term) -> Term:
+def _with_special_cases(x: T, regular: T) -> T:
     """-inf at zero, NaN below; infinity and NaN are themselves."""
     below = (x < 0.0).where(math.nan, x)
     special = x.equals(0.0).where(-math.inf, below)

@@ -10,13 +10,13 @@ from __future__ import annotations
 import math
 
 from compiler_service.codegen.vector_math import coefficients as table
-from compiler_service.codegen.vector_math.term import Term, polynomial
+from compiler_service.codegen.vector_math.term import T, polynomial
 
 _SQRT_HALF_BITS = 0x3FE6A09E667F3BCD
 _MANTISSA = (1 << 52) - 1
 
 
-def pow(x: Term, y: Term) -> Term:
+def pow(x: T, y: T) -> T:
     size = x.magnitude()
     wide = size.to("float64")
     logarithm = size.equals(0.0).where(-math.inf, (size < math.inf).where(_log2(wide), wide))
@@ -31,7 +31,7 @@ def pow(x: Term, y: Term) -> Term:
     return is_one.where(1.0, result)
 
 
-def _integer(y: Term) -> tuple[Term, Term]:
+def _integer(y: T) -> tuple[T, T]:
     """Whether ``y`` is an integer (as all of at least 2**24 are, infinity too), and whether an odd one."""
     large = y.magnitude() >= 2.0**24
     near = (y.magnitude() < 2.0**24).where(y, 0.0).to("int32")
@@ -39,7 +39,7 @@ def _integer(y: Term) -> tuple[Term, Term]:
     return whole, whole & (large ^ 1) & (near & 1).equals(1)
 
 
-def _log2(x: Term) -> Term:
+def _log2(x: T) -> T:
     """Of positive normal float64."""
     shifted = x.bits() - _SQRT_HALF_BITS
     mantissa = ((shifted & _MANTISSA) + _SQRT_HALF_BITS).as_float()
@@ -48,7 +48,7 @@ def _log2(x: Term) -> Term:
     return s * polynomial(table.LOG2_WIDE, s * s) + exponent
 
 
-def _exp2(t: Term) -> Term:
+def _exp2(t: T) -> T:
     """Of float64, for a result that is rounded to float32: what is beyond its range may be anything beyond it."""
     t = t.clamped(-300.0, 300.0)
     n, power = t.rounded()

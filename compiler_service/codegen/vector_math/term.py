@@ -1,170 +1,161 @@
-"""Arithmetic on values of LLVM IR written as Python operators, for one lane or many.
+"""Arithmetic on values of generated code written as Python operators: what the algorithms of this package are made of.
 
-A ``Term`` is one SSA value; an operator on it appends an instruction. Python numbers become constants in every lane.
-Floats follow IEEE 754 with one freedom, ``contract``: a product that is added may be rounded once with the sum. So an
-algorithm here may rely on a product being exact, never on its being rounded.
+A ``Term`` is one value; an operator on it appends an instruction. ``LlvmTerm`` is one in LLVM IR, for one lane or many,
+``SpirvTerm`` one in SPIR-V. Python numbers become constants. Floats follow IEEE 754 with one freedom: a product that is
+added may be rounded once with the sum. So an algorithm here may rely on a product being exact, never on its being
+rounded, unless it is made by ``times``.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TypeVar
 
-from compiler_service.codegen.llvm_text import Builder, Value, float_constant, int_constant, register_type
 from crossfarm.ir import dtype as dt
 
 Number = int | float
+T = TypeVar("T", bound="Term")
 
 
-@dataclass(frozen=True, eq=False)
-class Term:
-    """A value of ``dtype`` (lanes included) in the function that ``b`` builds.
-
-    Attributes:
-        scales: whether the target multiplies by powers of two in one instruction.
-    """
-
-    b: Builder
-    value: Value
-    scales: bool = False
+class Term(ABC):
+    """A value in the function that is being written. Operands of one operator have one dtype."""
 
     @property
+    @abstractmethod
     def dtype(self) -> str:
-        return self.value.dtype
+        """Lanes included."""
 
-    @property
-    def lanes(self) -> int:
-        return dt.lanes_of(self.dtype)
+    # --- what a kind of code must have
 
-    # --- arithmetic: floats by value, integers modulo 2**bits
+    @abstractmethod
+    def _arithmetic(self: T, op: str, a: T | Number, b: T | Number) -> T:
+        """``add``, ``sub``, ``mul`` or ``div``: floats by value, integers modulo 2**bits."""
 
-    def __add__(self, other: Term | Number) -> Term:
+    @abstractmethod
+    def _bitwise(self: T, op: str, other: T | int) -> T:
+        """``and``, ``or``, ``xor``, of integers and truth values; ``shl``, and ``ashr``, which keeps the sign."""
+
+    @abstractmethod
+    def _compare(self: T, op: str, other: T | Number) -> T:
+        """A truth value, false where an operand is NaN; integers are signed."""
+
+    @abstractmethod
+    def __neg__(self: T) -> T:
+        """Of a float."""
+
+    @abstractmethod
+    def where(self: T, if_true: T | Number, if_false: T | Number) -> T:
+        """Of a truth value: one of two others, of which at least one is a Term."""
+
+    @abstractmethod
+    def bits(self: T) -> T:
+        """A float's bits as a signed integer."""
+
+    @abstractmethod
+    def as_float(self: T) -> T:
+        """The float with these bits."""
+
+    @abstractmethod
+    def to(self: T, scalar: str) -> T:
+        """The same number in another dtype; a float to an integer must fit it."""
+
+    @abstractmethod
+    def times(self: T, other: T | Number) -> T:
+        """The product of floats, rounded whatever is done with it."""
+
+    @abstractmethod
+    def square_root(self: T) -> T: ...
+
+    @abstractmethod
+    def filled(self: T, number: Number) -> T:
+        """A number in this dtype."""
+
+    # --- operators
+
+    def __add__(self: T, other: T | Number) -> T:
         return self._arithmetic("add", self, other)
 
-    def __radd__(self, other: Number) -> Term:
+    def __radd__(self: T, other: Number) -> T:
         return self._arithmetic("add", other, self)
 
-    def __sub__(self, other: Term | Number) -> Term:
+    def __sub__(self: T, other: T | Number) -> T:
         return self._arithmetic("sub", self, other)
 
-    def __rsub__(self, other: Number) -> Term:
+    def __rsub__(self: T, other: Number) -> T:
         return self._arithmetic("sub", other, self)
 
-    def __mul__(self, other: Term | Number) -> Term:
+    def __mul__(self: T, other: T | Number) -> T:
         return self._arithmetic("mul", self, other)
 
-    def __rmul__(self, other: Number) -> Term:
+    def __rmul__(self: T, other: Number) -> T:
         return self._arithmetic("mul", other, self)
 
-    def __truediv__(self, other: Term | Number) -> Term:
+    def __truediv__(self: T, other: T | Number) -> T:
         return self._arithmetic("div", self, other)
 
-    def __rtruediv__(self, other: Number) -> Term:
+    def __rtruediv__(self: T, other: Number) -> T:
         return self._arithmetic("div", other, self)
 
-    def __neg__(self) -> Term:
-        return self._new(self.dtype, f"fneg {self.value.typed}")
+    def __and__(self: T, other: T | int) -> T:
+        return self._bitwise("and", other)
 
-    # --- bits of integers and truth values
+    def __or__(self: T, other: T | int) -> T:
+        return self._bitwise("or", other)
 
-    def __and__(self, other: Term | int) -> Term:
-        return self._instruction("and", other)
+    def __xor__(self: T, other: T | int) -> T:
+        return self._bitwise("xor", other)
 
-    def __or__(self, other: Term | int) -> Term:
-        return self._instruction("or", other)
+    def __lshift__(self: T, count: int) -> T:
+        return self._bitwise("shl", count)
 
-    def __xor__(self, other: Term | int) -> Term:
-        return self._instruction("xor", other)
-
-    def __lshift__(self, count: int) -> Term:
-        return self._instruction("shl", count)
-
-    def __rshift__(self, count: int) -> Term:
+    def __rshift__(self: T, count: int) -> T:
         """Keeps the sign."""
-        return self._instruction("ashr", count)
+        return self._bitwise("ashr", count)
 
-    # --- comparisons: false where an operand is NaN, but for ``differs``
-
-    def __lt__(self, other: Term | Number) -> Term:
+    def __lt__(self: T, other: T | Number) -> T:
         return self._compare("lt", other)
 
-    def __le__(self, other: Term | Number) -> Term:
+    def __le__(self: T, other: T | Number) -> T:
         return self._compare("le", other)
 
-    def __gt__(self, other: Term | Number) -> Term:
+    def __gt__(self: T, other: T | Number) -> T:
         return self._compare("gt", other)
 
-    def __ge__(self, other: Term | Number) -> Term:
+    def __ge__(self: T, other: T | Number) -> T:
         return self._compare("ge", other)
 
-    def equals(self, other: Term | Number) -> Term:
+    def equals(self: T, other: T | Number) -> T:
         return self._compare("eq", other)
-
-    def where(self, if_true: Term | Number, if_false: Term | Number) -> Term:
-        """Of a truth value: one of two others, of which at least one is a Term."""
-        like = if_true if isinstance(if_true, Term) else if_false
-        assert isinstance(like, Term)
-        a, b = like.constant(if_true), like.constant(if_false)
-        return self._new(like.dtype, f"select {self.value.typed}, {a.typed}, {b.typed}")
-
-    # --- conversion
-
-    def bits(self) -> Term:
-        """A float's bits as a signed integer."""
-        return self._cast("bitcast", f"int{dt.bits(self.dtype)}")
-
-    def as_float(self) -> Term:
-        """The float with these bits."""
-        return self._cast("bitcast", f"float{dt.bits(self.dtype)}")
-
-    def to(self, scalar: str) -> Term:
-        """The same number in another dtype; a float to an integer must fit it."""
-        old = dt.scalar_of(self.dtype)
-        if dt.is_float(old) and dt.is_float(scalar):
-            return self._cast("fpext" if dt.bits(scalar) > dt.bits(old) else "fptrunc", scalar)
-        if dt.is_float(old):
-            return self._cast("fptosi", scalar)
-        if dt.is_float(scalar):
-            return self._cast("sitofp", scalar)
-        return self._cast("sext" if dt.bits(scalar) > dt.bits(old) else "trunc", scalar)
 
     # --- composed
 
-    def magnitude(self) -> Term:
+    def magnitude(self: T) -> T:
         """The absolute value of a float."""
         scalar = dt.scalar_of(self.dtype)
         largest = (1 << (dt.bits(scalar) - 1)) - 1
         return (self.bits() & largest).as_float()
 
-    def with_sign_of(self, other: Term) -> Term:
+    def with_sign_of(self: T, other: T) -> T:
         """This magnitude with another's sign."""
         lowest = -(1 << (dt.bits(self.dtype) - 1))
         return (self.magnitude().bits() | (other.bits() & lowest)).as_float()
 
-    def clamped(self, low: float, high: float) -> Term:
+    def clamped(self: T, low: float, high: float) -> T:
         """Within the bounds; NaN stays."""
         above = (self < low).where(low, self)
         return (above > high).where(high, above)
 
-    def square_root(self) -> Term:
-        """Correctly rounded: every CPU has the instruction."""
-        suffix = f"{'' if self.lanes == 1 else f'v{self.lanes}'}f{dt.bits(self.dtype)}"
-        return self._new(self.dtype, f"call {register_type(self.dtype)} @llvm.sqrt.{suffix}({self.value.typed})")
-
-    def scaled(self, power: Term) -> Term:
+    def scaled(self: T, power: T) -> T:
         """Times ``2**power`` for an int32 power from -252 to 254, rounded once."""
-        if self.scales:
-            kind = f"{'' if self.lanes == 1 else f'v{self.lanes}'}"
-            call = f"@llvm.ldexp.{kind}f{dt.bits(self.dtype)}.{kind}i32({self.value.typed}, {power.value.typed})"
-            return self._new(self.dtype, f"call {register_type(self.dtype)} {call}")
         first = power >> 1
         return self * first.power_of_two() * (power - first).power_of_two()
 
-    def power_of_two(self) -> Term:
+    def power_of_two(self: T) -> T:
         """``2**self`` in float32, for an int32 from -126 to 127."""
         return ((self + 127) << 23).as_float()
 
-    def rounded(self) -> tuple[Term, Term]:
+    def rounded(self: T) -> tuple[T, T]:
         """The nearest integer as float, and as int32; for magnitudes below 2**22 (float32) or 2**31 (float64).
 
         Adding 1.5 * 2**(digits - 1) leaves no bits behind the point, and the integer in the low bits: no instruction
@@ -179,40 +170,10 @@ class Term:
             low = low - 0x4B400000
         return shifted - magic, low
 
-    def constant(self, number: Term | Number) -> Value:
-        """``number`` in this dtype."""
-        if isinstance(number, Term):
-            return number.value
-        if dt.is_float(self.dtype):
-            return float_constant(self.dtype, float(number))
-        return int_constant(self.dtype, int(number))
 
-    def _arithmetic(self, op: str, a: Term | Number, b: Term | Number) -> Term:
-        x, y = self.constant(a), self.constant(b)
-        prefix = ("f" + op + (" contract" if op != "div" else "")) if dt.is_float(self.dtype) else op
-        return self._new(self.dtype, f"{prefix} {x.typed}, {y.text}")
-
-    def _instruction(self, op: str, other: Term | int) -> Term:
-        return self._new(self.dtype, f"{op} {self.value.typed}, {self.constant(other).text}")
-
-    def _compare(self, op: str, other: Term | Number) -> Term:
-        is_float = dt.is_float(self.dtype)
-        kind, sign = ("fcmp", "o") if is_float else ("icmp", "" if op == "eq" else "s")
-        return self._new(
-            dt.with_lanes("bool", self.lanes), f"{kind} {sign}{op} {self.value.typed}, {self.constant(other).text}"
-        )
-
-    def _cast(self, op: str, scalar: str) -> Term:
-        dtype = dt.with_lanes(scalar, self.lanes)
-        return self._new(dtype, f"{op} {self.value.typed} to {register_type(dtype)}")
-
-    def _new(self, dtype: str, instruction: str) -> Term:
-        return Term(self.b, self.b.value(dtype, instruction), self.scales)
-
-
-def polynomial(coefficients: Sequence[float], x: Term) -> Term:
+def polynomial(coefficients: Sequence[float], x: T) -> T:
     """``coefficients[0] + coefficients[1] * x + …`` by Horner's rule."""
-    result: Term | float = coefficients[-1]
+    result: T | float = coefficients[-1]
     for coefficient in reversed(coefficients[:-1]):
         result = result * x + coefficient
     assert isinstance(result, Term)

@@ -13,7 +13,8 @@ from itertools import pairwise
 
 from compiler_service.codegen.llvm_text import Builder, Value, register_type
 from compiler_service.codegen.vector_math import coefficients as table
-from compiler_service.codegen.vector_math.term import Term, polynomial
+from compiler_service.codegen.vector_math.llvm_term import LlvmTerm
+from compiler_service.codegen.vector_math.term import polynomial
 from crossfarm.ir import dtype as dt
 
 _LARGE = 2.0**19
@@ -23,17 +24,17 @@ _HALF_PI_HIGH, _HALF_PI_LOW = 1.5707963267341256, 6.077100506506192e-11
 _REDUCE = "crossfarm.reduce_angle"
 
 
-def sin(x: Term) -> Term:
+def sin(x: LlvmTerm) -> LlvmTerm:
     rest, quadrant = _reduced(x)
     return _finite(x, _sine(rest, quadrant))
 
 
-def cos(x: Term) -> Term:
+def cos(x: LlvmTerm) -> LlvmTerm:
     rest, quadrant = _reduced(x)
     return _finite(x, _sine(rest, quadrant + 1))
 
 
-def tan(x: Term) -> Term:
+def tan(x: LlvmTerm) -> LlvmTerm:
     rest, quadrant = _reduced(x)
     sine, cosine = _both(rest)
     odd = (quadrant & 1).equals(1)
@@ -48,7 +49,7 @@ def large_angle_support(attributes: str) -> str:
     """
     words = ", ".join(f"i32 {w - (1 << 32) if w >> 31 else w}" for w in table.TURNS)
     b = Builder()
-    x = Term(b, Value("%x", "float32"))
+    x = LlvmTerm(b, Value("%x", "float32"))
     bits = x.bits() & 0x7FFFFFFF
     # the table begins with 32 zeros, so that the position is never negative
     position = (bits >> 23) - (150 - 32)
@@ -58,16 +59,16 @@ def large_angle_support(attributes: str) -> str:
     for k in range(4):
         at = (start + k).to("int64")
         pointer = b.value("handle", f"getelementptr inbounds i32, ptr @{_REDUCE}.table, {at.value.typed}")
-        loaded.append(Term(b, b.value("int32", f"load i32, ptr {pointer.text}, align 4")))
+        loaded.append(LlvmTerm(b, b.value("int32", f"load i32, ptr {pointer.text}, align 4")))
     shift = position & 31
     window = []
     for high, low in pairwise(loaded):
         operands = ", ".join(t.value.typed for t in (high, low, shift))
         joined = b.value("int32", f"call i32 @llvm.fshl.i32({operands})")
-        window.append(Term(b, b.value("int64", f"zext {joined.typed} to i64")))
+        window.append(LlvmTerm(b, b.value("int64", f"zext {joined.typed} to i64")))
     mantissa = ((bits & 0x7FFFFF) | 0x800000).to("int64")
     lowest = mantissa * window[2]
-    carried = Term(b, b.value("int64", f"lshr {lowest.value.typed}, 32"))
+    carried = LlvmTerm(b, b.value("int64", f"lshr {lowest.value.typed}, 32"))
     turn = ((mantissa * window[0]) << 32) + mantissa * window[1] + carried
     quadrant = (turn + (1 << 61)) >> 62
     rest = (turn - (quadrant << 62)).to("float64") * (2 * math.pi * 2.0**-64)
@@ -82,7 +83,7 @@ def large_angle_support(attributes: str) -> str:
     )
 
 
-def _reduced(x: Term) -> tuple[Term, Term]:
+def _reduced(x: LlvmTerm) -> tuple[LlvmTerm, LlvmTerm]:
     """The rest in float64, within pi / 4, and the number of the quadrant, whose lowest two bits count."""
     wide = x.to("float64")
     n, quadrant = (wide * _TWO_OVER_PI).rounded()
@@ -90,7 +91,7 @@ def _reduced(x: Term) -> tuple[Term, Term]:
     return _where_large(x, rest, quadrant)
 
 
-def _where_large(x: Term, rest: Term, quadrant: Term) -> tuple[Term, Term]:
+def _where_large(x: LlvmTerm, rest: LlvmTerm, quadrant: LlvmTerm) -> tuple[LlvmTerm, LlvmTerm]:
     """Replaces both in the lanes where ``x`` is large, in a branch that is seldom taken."""
     b = x.b
     large = x.magnitude() >= _LARGE
@@ -117,31 +118,31 @@ def _where_large(x: Term, rest: Term, quadrant: Term) -> tuple[Term, Term]:
                 b.value(vector.dtype, f"insertelement {vector.typed}, {part.typed}, i32 {lane}")
                 for vector, part in zip((new_rest, new_quadrant), parts)
             )
-    new_rest = large.where(Term(b, new_rest), rest).value
-    new_quadrant = large.where(Term(b, new_quadrant), quadrant).value
+    new_rest = large.where(LlvmTerm(b, new_rest), rest).value
+    new_quadrant = large.where(LlvmTerm(b, new_quadrant), quadrant).value
     b.open(after)
     chosen = (
         b.value(old.dtype, f"phi {register_type(old.dtype)} [ {old.text}, %{before} ], [ {new.text}, %{rare} ]")
         for old, new in ((rest.value, new_rest), (quadrant.value, new_quadrant))
     )
-    first, second = (Term(b, value) for value in chosen)
+    first, second = (LlvmTerm(b, value) for value in chosen)
     return first, second
 
 
-def _both(rest: Term) -> tuple[Term, Term]:
+def _both(rest: LlvmTerm) -> tuple[LlvmTerm, LlvmTerm]:
     square = rest * rest
     sine = rest * (1.0 + square * polynomial(table.SIN, square))
     return sine, 1.0 + square * polynomial(table.COS, square)
 
 
-def _sine(rest: Term, quadrant: Term) -> Term:
+def _sine(rest: LlvmTerm, quadrant: LlvmTerm) -> LlvmTerm:
     """The sine of the rest after that many quarter turns."""
     sine, cosine = _both(rest)
     value = (quadrant & 1).equals(1).where(cosine, sine)
     return (quadrant & 2).equals(2).where(-value, value)
 
 
-def _finite(x: Term, value: Term) -> Term:
+def _finite(x: LlvmTerm, value: LlvmTerm) -> LlvmTerm:
     """``value`` in float32, NaN where ``x`` is none or infinite."""
     assert dt.scalar_of(value.dtype) == "float64"
     return (x.magnitude() < math.inf).where(value.to("float32"), math.nan)

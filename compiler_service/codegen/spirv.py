@@ -1,0 +1,209 @@
+"""Kernels → one SPIR-V 1.3 module for Vulkan 1.1, with an entry point for each.
+
+How a kernel's arguments are bound, for whoever launches it:
+
+- buffers: storage buffers of descriptor set 0; the binding is the position among the kernel's buffers;
+- scalars: push constants, laid out by ``crossfarm/artifact/push_constants.py``;
+- the group's size is in the code (``LocalSize``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from compiler_service.codegen import spirv_memory as memory
+from compiler_service.codegen.kernel import Kernel, elements
+from compiler_service.codegen.spirv_code import Value
+from compiler_service.codegen.spirv_convert import low_bits
+from compiler_service.codegen.spirv_functions import Library
+from compiler_service.codegen.spirv_opcodes import BuiltIn, Glsl, Mode, Op, Storage
+from compiler_service.codegen.spirv_statement import StatementEmitter
+from compiler_service.codegen.spirv_types import Types
+from compiler_service.codegen.spirv_words import ModuleWords
+from crossfarm.artifact.push_constants import push_constant_layout
+from crossfarm.errors import BuildFailed
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import Interval, const_int
+from crossfarm.ir.expr import BufferLoad, Call, Var
+from crossfarm.ir.visitor import make_room, walk
+from crossfarm.target import Target
+
+_BUILT_INS = {"blockIdx": BuiltIn.WORKGROUP_ID, "threadIdx": BuiltIn.LOCAL_INVOCATION_ID}
+_AXES = "xyz"
+#: Thread groups along one axis: Vulkan promises 65535, no device has more than this.
+_MOST_GROUPS = 2**31 - 1
+
+
+@dataclass(frozen=True)
+class SpirvModule:
+    """What code generation gives.
+
+    Attributes:
+        code: the module's bytes, little-endian.
+        features: names of ``crossfarm.target.features`` that a device needs for it, sorted.
+        shared_bytes: by kernel, what a group's threads share; more than the sum of the buffers where the device has no
+            small elements in shared memory.
+    """
+
+    code: bytes
+    features: tuple[str, ...]
+    shared_bytes: Mapping[str, int]
+
+
+def emit_module(kernels: Sequence[Kernel], target: Target) -> SpirvModule:
+    """The kernels in one module. The same arguments give the same bytes.
+
+    Raises:
+        BuildFailed: a kernel uses what the target's device lacks, or what SPIR-V cannot express; the message names the
+            kernel, what it uses, and what to do.
+    """
+    make_room()
+    module = ModuleWords()
+    types = Types(module, target)
+    library = Library(types)
+    shared = {kernel.name: _Emission(kernel, types, library).run() for kernel in kernels}
+    if types.has("float_controls") and types.float_widths:
+        types.need("float_controls", "floats")
+        for function in library.entry_points:
+            for width in sorted(types.float_widths):
+                module.execution_mode(function, Mode.SIGNED_ZERO_INF_NAN_PRESERVE, width)
+                module.execution_mode(function, Mode.ROUNDING_MODE_RTE, width)
+    return SpirvModule(module.finish(), tuple(sorted(types.features)), shared)
+
+
+class _Emission:
+    """One kernel's way into the module."""
+
+    def __init__(self, kernel: Kernel, types: Types, library: Library) -> None:
+        types.kernel = kernel.name
+        self.kernel = kernel
+        self.types, self.module, self.library = types, types.module, library
+        self.e = StatementEmitter(kernel.name, types, library)
+        self.interface: list[int] = []
+
+    def run(self) -> int:
+        """Writes the kernel; the bytes that its threads share."""
+        kernel, c = self.kernel, self.e.c
+        shared = self._buffers()
+        self._scalars()
+        self._threads()
+        self.e.statement(kernel.body)
+        c.finish()
+        self.module.entry_point(c.id, kernel.name, self.interface)
+        self.module.execution_mode(c.id, Mode.LOCAL_SIZE, *kernel.group)
+        self.library.entry_points.append(c.id)
+        return shared
+
+    def _buffers(self) -> int:
+        kernel, types = self.kernel, self.types
+        nodes = list(walk(kernel.body))
+        loaded = {n.buffer for n in nodes if isinstance(n, BufferLoad)}
+        waits = any(isinstance(n, Call) and n.op == "storage_sync" for n in nodes)
+        for binding, buffer in enumerate(kernel.buffers):
+            written = buffer in kernel.written
+            coherent = waits and written and buffer in loaded
+            self.e.places[buffer] = memory.storage_buffer(types, buffer, binding, written=written, coherent=coherent)
+        total = 0
+        for buffer in kernel.shared:
+            place = memory.shared_array(types, buffer, elements(buffer))
+            self.e.places[buffer] = place
+            total += -(-elements(buffer) * place.bits // 8 // 16) * 16
+        most = types.target.attributes.get("shared_bytes")
+        if isinstance(most, int) and total > most:
+            raise BuildFailed(
+                f"kernel {kernel.name!r} shares {total} bytes within a group, and target {types.target.label} has "
+                f"room for {most}",
+                hint="use smaller tiles; without int8 and int16 in the target, small elements take 4 bytes each",
+            )
+        return total
+
+    def _scalars(self) -> None:
+        """Those that are used become values at the start; of 64-bit integers the low word is enough for indices."""
+        scalars = self.kernel.scalars
+        if not scalars:
+            return
+        offsets, size = push_constant_layout([s.dtype for s in scalars])
+        room = self.types.target.attributes.get("push_constant_bytes", 128)
+        if isinstance(room, int) and size > room:
+            raise BuildFailed(
+                f"kernel {self.kernel.name!r} has {size} bytes of scalar arguments, and target "
+                f"{self.types.target.label} has room for {room}",
+                hint="pass them in a buffer, or split the function",
+            )
+        word = self.module.uint_type()
+        members = [(word, offset) for offset in range(0, size, 4)]
+        block = self.module.variable(
+            Storage.PUSH_CONSTANT, self.module.block(members, key=Storage.PUSH_CONSTANT), "scalars"
+        )
+        used = {n for n in walk(self.kernel.body) if isinstance(n, Var)}
+        for buffer in self.kernel.buffers:
+            used.update(n for e in (*buffer.shape, *buffer.strides) for n in walk(e) if isinstance(n, Var))
+        for scalar, offset in zip(scalars, offsets):
+            if scalar in used:
+                self._scalar(scalar, block, offset // 4)
+
+    def _scalar(self, scalar: Var, block: int, member: int) -> None:
+        e, c = self.e, self.e.c
+
+        def load(position: int) -> Value:
+            word = self.module.uint_type()
+            pointer = c.element(block, Storage.PUSH_CONSTANT, word, self.module.uint(position))
+            return Value(c.typed(Op.LOAD, word, pointer), "uint32")
+
+        low = load(member)
+        dtype = scalar.dtype
+        if dt.bits(dtype) == 64:
+            high = load(member + 1)
+
+            def whole() -> Value:
+                pair = c.module.type_id(Op.TYPE_VECTOR, c.module.uint_type(), 2)
+                both = c.typed(Op.COMPOSITE_CONSTRUCT, pair, low.id, high.id)
+                return Value(c.typed(Op.BITCAST, self.types.register(dtype), both), dtype)
+
+            if dt.is_int(dtype):
+                e.low[scalar] = Value(low.id, "int32")
+            e.wide[scalar] = whole
+        elif dtype == "bool":
+            e.vars[scalar] = c.compare("ne", low, c.constant("uint32", 0))
+        elif dtype == "bfloat16":
+            e.vars[scalar] = Value(c.float_of(c.binary("shl", low, c.constant("uint32", 16))).id, dtype)
+        elif dtype == "float16":
+            e.vars[scalar] = self._half(low)
+        elif dtype == "float32":
+            e.vars[scalar] = c.float_of(low)
+        else:
+            e.vars[scalar] = Value(low.id, dtype)
+
+    def _half(self, word: Value) -> Value:
+        """float16 in the low half of a word, without 16-bit integers."""
+        c = self.e.c
+        single = self.types.register("float32")
+        pair = c.module.type_id(Op.TYPE_VECTOR, single, 2)
+        both = c.typed(Op.EXT_INST, pair, c.module.glsl, Glsl.UNPACK_HALF_2X16, word.id)
+        first = c.typed(Op.COMPOSITE_EXTRACT, single, both, 0)
+        return c.value(Op.F_CONVERT, "float16", Value(first, "float32"))
+
+    def _threads(self) -> None:
+        e, c = self.e, self.e.c
+        word = self.module.uint_type()
+        triple = self.module.type_id(Op.TYPE_VECTOR, word, 3)
+        loaded: dict[str, int] = {}
+        for var, tag in self.kernel.threads.items():
+            name, axis = tag.split(".")
+            if name not in loaded:
+                variable = self.library.built_in(_BUILT_INS[name], triple)
+                self.interface.append(variable)
+                loaded[name] = c.typed(Op.LOAD, triple, variable)
+            position = _AXES.index(axis)
+            index = Value(c.typed(Op.COMPOSITE_EXTRACT, word, loaded[name], position), "int32")
+            if name == "threadIdx":
+                count: int | None = self.kernel.group[position]
+            else:
+                count = const_int(self.kernel.grid[position])
+            e.known.bind(var, Interval(0, (count or _MOST_GROUPS) - 1))
+            if dt.bits(var.dtype) == 64:
+                e.bind_low(var, index)
+            else:
+                e.vars[var] = low_bits(c, index, var.dtype)
+

@@ -1,0 +1,98 @@
+"""Elements of buffers in SPIR-V: where they are, and how they become values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler_service.codegen.spirv_arith import Arithmetic
+from compiler_service.codegen.spirv_code import Value
+from compiler_service.codegen.spirv_opcodes import Decoration, Op, Storage
+from compiler_service.codegen.spirv_types import Types
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.buffer import Buffer
+
+
+@dataclass(frozen=True)
+class Place:
+    """A buffer's memory.
+
+    Attributes:
+        variable: the id of the variable that holds it.
+        element: the type of an element there.
+        bits: of that type.
+    """
+
+    variable: int
+    storage: Storage
+    element: int
+    bits: int
+    dtype: str
+
+
+def storage_buffer(types: Types, buffer: Buffer, binding: int, *, written: bool, coherent: bool) -> Place:
+    """Global memory: a runtime array in a block, at descriptor set 0.
+
+    Nothing says that two arguments of a kernel are different memory, and SPIR-V takes it for granted unless told.
+    """
+    module, storage = types.module, Storage.STORAGE_BUFFER
+    element = types.element(buffer.dtype, storage)
+    array = module.type_id(Op.TYPE_RUNTIME_ARRAY, element)
+    module.decorate(array, Decoration.ARRAY_STRIDE, dt.itemsize(buffer.dtype))
+    variable = module.variable(storage, module.block([(array, 0)], key=storage), buffer.name)
+    module.decorate(variable, Decoration.DESCRIPTOR_SET, 0)
+    module.decorate(variable, Decoration.BINDING, binding)
+    module.decorate(variable, Decoration.ALIASED)
+    if not written:
+        module.decorate(variable, Decoration.NON_WRITABLE)
+    elif coherent:
+        module.decorate(variable, Decoration.COHERENT)
+    return Place(variable, storage, element, dt.bits(buffer.dtype), buffer.dtype)
+
+
+def shared_array(types: Types, buffer: Buffer, count: int) -> Place:
+    """Memory of a thread group."""
+    storage = Storage.WORKGROUP
+    element = types.element(buffer.dtype, storage)
+    variable = types.module.variable(storage, types.module.array(element, count), buffer.name)
+    return Place(variable, storage, element, types.memory_bits(buffer.dtype, storage), buffer.dtype)
+
+
+def local_array(c: Arithmetic, buffer: Buffer, count: int) -> Place:
+    """Memory of one thread."""
+    element = c.types.element(buffer.dtype, Storage.FUNCTION)
+    variable = c.local(c.module.array(element, count), buffer.name)
+    return Place(variable, Storage.FUNCTION, element, c.types.memory_bits(buffer.dtype, Storage.FUNCTION), buffer.dtype)
+
+
+def load(c: Arithmetic, place: Place, offset: Value) -> Value:
+    """The element that is ``offset`` elements behind the first."""
+    raw = c.typed(Op.LOAD, place.element, _pointer(c, place, offset))
+    dtype = place.dtype
+    if dt.bits(dtype) >= 32 or place.bits == 32 or dtype == "float16":
+        return Value(raw, dtype)
+    if dtype == "bfloat16":
+        word = Value(c.typed(Op.U_CONVERT, c.module.uint_type(), raw), "uint32")
+        return Value(c.float_of(c.binary("shl", word, c.constant("uint32", 16))).id, dtype)
+    extend = Op.S_CONVERT if dt.is_signed(dtype) else Op.U_CONVERT
+    value = Value(c.typed(extend, c.module.uint_type(), raw), "uint32" if dtype == "bool" else dtype)
+    return c.compare("ne", value, c.constant("uint32", 0)) if dtype == "bool" else value
+
+
+def store(c: Arithmetic, place: Place, offset: Value, value: Value) -> None:
+    """Sets the element that is ``offset`` elements behind the first."""
+    pointer = _pointer(c, place, offset)
+    if dt.bits(place.dtype) >= 32 or place.bits == 32 or place.dtype == "float16":
+        c.do(Op.STORE, pointer, value.id)
+        return
+    if value.dtype == "bool":
+        value = c.select(value, c.constant("uint32", 1), c.constant("uint32", 0))
+    elif value.dtype == "bfloat16":
+        bits = Value(c.bits_of(value).id, "uint32")
+        value = c.binary("shr", bits, c.constant("uint32", 16))
+    c.do(Op.STORE, pointer, c.typed(Op.U_CONVERT, place.element, value.id))
+
+
+def _pointer(c: Arithmetic, place: Place, offset: Value) -> int:
+    if place.storage == Storage.STORAGE_BUFFER:
+        return c.element(place.variable, place.storage, place.element, c.module.uint(0), offset.id)
+    return c.element(place.variable, place.storage, place.element, offset.id)
