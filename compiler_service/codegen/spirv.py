@@ -103,7 +103,9 @@ class _Emission:
         for binding, buffer in enumerate(kernel.buffers):
             written = buffer in kernel.written
             coherent = waits and written and buffer in loaded
-            self.e.places[buffer] = memory.storage_buffer(types, buffer, binding, written=written, coherent=coherent)
+            self.e.places[buffer] = memory.storage_buffer(
+                types, buffer, binding, written=written, coherent=coherent, alone=kernel.noalias
+            )
         total = 0
         for buffer in kernel.shared:
             place = memory.shared_array(types, buffer, elements(buffer))
@@ -206,4 +208,3 @@ class _Emission:
                 e.bind_low(var, index)
             else:
                 e.vars[var] = low_bits(c, index, var.dtype)
-

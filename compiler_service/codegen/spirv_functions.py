@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from types import MappingProxyType
 
 from compiler_service.codegen.spirv_arith import Arithmetic
@@ -86,8 +87,12 @@ class Library:
 # --- angles
 
 
-def _of_angle(function: Callable[[angles.Angle[SpirvTerm]], SpirvTerm], x: SpirvTerm) -> SpirvTerm:
-    """NaN for infinities."""
+def _of_angle(function: Callable[[angles.Angle[SpirvTerm]], SpirvTerm], x: SpirvTerm, *, keeps_zero: bool) -> SpirvTerm:
+    """NaN for infinities.
+
+    Args:
+        keeps_zero: of a zero the function is that zero, with its sign.
+    """
     c = x.c
     size = x.magnitude()
 
@@ -99,6 +104,8 @@ def _of_angle(function: Callable[[angles.Angle[SpirvTerm]], SpirvTerm], x: Spirv
 
     high, low, quadrant = (SpirvTerm(c, v) for v in c.all_chosen((size > angles.LIMIT).value, large, small))
     result = function(angles.Angle(Pair(high, low), quadrant))
+    if keeps_zero:
+        result = size.equals(0.0).where(x, result)
     return (size < math.inf).where(result, math.nan)
 
 
@@ -121,7 +128,7 @@ def _large_angle(x: SpirvTerm) -> angles.Angle[SpirvTerm]:
     back = 31 - shift
     window = [
         SpirvTerm(c, c.binary("bitor", _left(high, shift), _right(_shifted(low, 1), back)))
-        for high, low in zip(words, words[1:])
+        for high, low in pairwise(words)
     ]
     mantissa = (magnitude & 0x7FFFFF) | 0x800000
     (top, _), (middle, over_middle), (_, over_last) = (_full_product(mantissa, w) for w in window)
@@ -137,12 +144,11 @@ def _large_angle(x: SpirvTerm) -> angles.Angle[SpirvTerm]:
     high = negative.where((high ^ 0xFFFFFFFF) + borrow, high)
     low = negative.where(0 - low, low)
     # 64 binary digits in two floats: the first holds those above the 40th exactly
-    above = (high & 0xFFFFFF00).to("float32") * 2.0**-32
-    below = ((high << 24) | _shifted(low, 8)).to("float32") * 2.0**-56
-    rest = quick_sum(above.times(1.0), below.times(1.0)).times_constant(2 * math.pi)
-    turned = negative.value
+    above = (high & 0xFFFFFF00).to("float32").times(2.0**-32)
+    below = ((high << 24) | _shifted(low, 8)).to("float32").times(2.0**-56)
+    rest = quick_sum(above, below).times_constant(2 * math.pi)
     if_negative = x.bits() < 0
-    flip = SpirvTerm(c, c.binary("bitxor", turned, if_negative.value))
+    flip = negative ^ if_negative
     quadrant = SpirvTerm(c, Value(quadrant.value.id, "int32"))
     return angles.Angle(
         Pair(flip.where(-rest.high, rest.high), flip.where(-rest.low, rest.low)),
@@ -209,7 +215,7 @@ def _cbrt(x: SpirvTerm) -> SpirvTerm:
 
 
 def _fmod(x: SpirvTerm, y: SpirvTerm) -> SpirvTerm:
-    """Exact: the integers that the digits are, divided one bit at a time."""
+    """Exact: the integers that the digits are, divided eight bits at a time."""
     c = x.c
     a, b = x.magnitude(), y.magnitude()
     regular = (a < math.inf) & (b > 0.0) & (b < math.inf) & (a >= b)
@@ -221,24 +227,28 @@ def _fmod(x: SpirvTerm, y: SpirvTerm) -> SpirvTerm:
         exponents.append(denormal.where(1, exponent))
         mantissas.append(denormal.where(bits & 0x7FFFFF, (bits & 0x7FFFFF) | 0x800000))
 
-    def divide() -> Value:
-        start = [mantissas[0].value, exponents[0].value]
+    def remainder(m: SpirvTerm) -> SpirvTerm:
+        words = (Value(t.value.id, "uint32") for t in (m, mantissas[1]))
+        return SpirvTerm(c, Value(c.unsigned_quotient("mod", *words).id, "int32"))
 
-        def reduced(mantissa: Value) -> SpirvTerm:
-            m = SpirvTerm(c, mantissa)
-            return (m < mantissas[1]).where(m, m - mantissas[1])
+    def divide() -> Value:
+        def step(v: Sequence[Value]) -> list[Value]:
+            rest, exponent = (SpirvTerm(c, x) for x in v)
+            ahead = exponent - exponents[1]
+            count = SpirvTerm(c, c.binary("min", ahead.value, ahead.operand(8)))
+            shifted = SpirvTerm(c, c.binary("shl", rest.value, count.value))
+            return [remainder(shifted).value, (exponent - count).value]
 
         rest, _ = c.loop(
-            start,
+            [remainder(mantissas[0]).value, exponents[0].value],
             lambda v: (SpirvTerm(c, v[1]) > exponents[1]).value,
             lambda v: None,
-            lambda v: [(reduced(v[0]) << 1).value, (SpirvTerm(c, v[1]) - 1).value],
+            step,
         )
         # an integer below 2**24 times a power of two that no denormal is too small for: exact in two steps
         power = exponents[1] - 150
-        result = reduced(rest).to("float32")
         half = power >> 1
-        return (result * half.power_of_two() * (power - half).power_of_two()).value
+        return (SpirvTerm(c, rest).to("float32") * half.power_of_two() * (power - half).power_of_two()).value
 
     found = SpirvTerm(c, c.chosen(regular.value, divide, lambda: a.value))
     no_number = (a < math.inf) & (b > 0.0)
@@ -268,9 +278,9 @@ FUNCTIONS: Mapping[str, DeviceFunction] = MappingProxyType(
         "log2": DeviceFunction(logarithm.log2, 1, 1.0),
         "log10": DeviceFunction(logarithm.log10, 1, 1.0),
         "log1p": DeviceFunction(logarithm.log1p, 1, 1.0),
-        "sin": DeviceFunction(partial(_of_angle, angles.sine), 1, 1.0),
-        "cos": DeviceFunction(partial(_of_angle, angles.cosine), 1, 1.0),
-        "tan": DeviceFunction(partial(_of_angle, angles.tangent), 1, 2.5),
+        "sin": DeviceFunction(partial(_of_angle, angles.sine, keeps_zero=True), 1, 1.0),
+        "cos": DeviceFunction(partial(_of_angle, angles.cosine, keeps_zero=False), 1, 1.0),
+        "tan": DeviceFunction(partial(_of_angle, angles.tangent, keeps_zero=True), 1, 2.5),
         "pow": DeviceFunction(single_power.pow, 2, 2.0),
         "asin": DeviceFunction(inverse.asin, 1, 2.5),
         "acos": DeviceFunction(inverse.acos, 1, 2.5),

@@ -29,10 +29,13 @@ class Place:
     dtype: str
 
 
-def storage_buffer(types: Types, buffer: Buffer, binding: int, *, written: bool, coherent: bool) -> Place:
+def storage_buffer(types: Types, buffer: Buffer, binding: int, *, written: bool, coherent: bool, alone: bool) -> Place:
     """Global memory: a runtime array in a block, at descriptor set 0.
 
-    Nothing says that two arguments of a kernel are different memory, and SPIR-V takes it for granted unless told.
+    Args:
+        written: the kernel stores to it.
+        coherent: what one thread of a group stores there, another one loads after a barrier.
+        alone: it overlaps with no other buffer, which SPIR-V takes for granted unless told.
     """
     module, storage = types.module, Storage.STORAGE_BUFFER
     element = types.element(buffer.dtype, storage)
@@ -41,7 +44,7 @@ def storage_buffer(types: Types, buffer: Buffer, binding: int, *, written: bool,
     variable = module.variable(storage, module.block([(array, 0)], key=storage), buffer.name)
     module.decorate(variable, Decoration.DESCRIPTOR_SET, 0)
     module.decorate(variable, Decoration.BINDING, binding)
-    module.decorate(variable, Decoration.ALIASED)
+    module.decorate(variable, Decoration.RESTRICT if alone else Decoration.ALIASED)
     if not written:
         module.decorate(variable, Decoration.NON_WRITABLE)
     elif coherent:

@@ -9,9 +9,9 @@ bfloat16             float32              16 bits                         16 bit
 the rest             itself               itself                          itself
 ===================  ===================  ==============================  =====================================
 
-Small integers are computed in 32 bits: every device can, and buffers of them need no arithmetic on small integers, only
-conversions, which come with access to such buffers. All integer types are unsigned ones; instructions say what is meant.
-A thread's own arrays are made of registers.
+Small integers are computed in 32 bits: every device can, and buffers of them need no arithmetic on small integers,
+only conversions, which come with access to such buffers. All integer types are unsigned ones; instructions say what is
+meant. A thread's own arrays are made of registers.
 """
 
 from __future__ import annotations

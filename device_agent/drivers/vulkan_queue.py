@@ -1,0 +1,161 @@
+"""An open Vulkan device with its one queue: what is submitted runs in order, and is waited for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from crossfarm.errors import Unavailable
+from device_agent.drivers.vulkan_api import Instance, PhysicalDevice, translated
+from device_agent.drivers.vulkan_memory import STAGING_BYTES, Allocation
+
+#: Command buffers in one submission: enough to be quick, few enough that no driver takes it for a hang.
+_BATCH = 64
+_FOREVER = (1 << 64) - 1
+
+
+class Queue:
+    """The device ``index`` of ``Instance.devices``. Raises Unavailable where there is none, or it does not open."""
+
+    def __init__(self, index: int) -> None:
+        self._instance: Instance | None = None
+        self.device: Any = None
+        self._pool: Any = None
+        self._fence: Any = None
+        self._staging: Allocation | None = None
+        self._instance = Instance()
+        self.vk = self._instance.vk
+        try:
+            devices = self._instance.devices()
+            if index >= len(devices):
+                raise Unavailable(
+                    f"Vulkan device {index} is not there any more: the machine has {len(devices)}",
+                    hint="restart the agent",
+                )
+            self.physical: PhysicalDevice = devices[index]
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    def _open(self) -> None:
+        vk, physical = self.vk, self.physical
+        family = physical.queue_family
+        queues = [vk.VkDeviceQueueCreateInfo(queueFamilyIndex=family, queueCount=1, pQueuePriorities=[1.0])]
+        features, keep = physical.enabled()
+        info = vk.VkDeviceCreateInfo(
+            pNext=features, pQueueCreateInfos=queues, ppEnabledExtensionNames=list(physical.extensions)
+        )
+        with translated(f"while {physical.name} was opened"):
+            self.device = vk.vkCreateDevice(physical.handle, info, None)
+            self._queue = vk.vkGetDeviceQueue(self.device, family, 0)
+            flags = vk.VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT
+            self._pool = vk.vkCreateCommandPool(
+                self.device, vk.VkCommandPoolCreateInfo(flags=flags, queueFamilyIndex=family), None
+            )
+            self._fence = vk.vkCreateFence(self.device, vk.VkFenceCreateInfo(), None)
+            self._copies = self.commands()
+        del keep
+
+    # --- memory
+
+    def memory_type(self, allowed: int, *, host: bool) -> int:
+        """The memory type to take, of those in the bit mask ``allowed``."""
+        vk = self.vk
+        local, cached = vk.VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, vk.VK_MEMORY_PROPERTY_HOST_CACHED_BIT
+        needed = vk.VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk.VK_MEMORY_PROPERTY_HOST_COHERENT_BIT if host else 0
+        fitting = [k for k in self.physical.memory_kinds if allowed >> k.index & 1 and k.flags & needed == needed]
+        if not fitting:
+            raise Unavailable(
+                f"{self.physical.name} has no memory that both the host and the device see",
+                hint="its driver is not conformant; use another device",
+            )
+
+        def rank(kind: Any) -> tuple[bool, bool, int]:
+            if host and not self.physical.shares_memory:  # staging: the host's side is what counts
+                return bool(kind.flags & cached), not kind.flags & local, kind.heap_bytes
+            return bool(kind.flags & local), bool(kind.flags & cached), kind.heap_bytes
+
+        return max(fitting, key=rank).index
+
+    def staging(self) -> Allocation:
+        """Memory that the host sees, to copy through."""
+        if self._staging is None:
+            self._staging = Allocation(self, STAGING_BYTES, host=True)
+        return self._staging
+
+    def copy(self, source: Any, source_offset: int, target: Any, target_offset: int, size: int) -> None:
+        """Copies between buffers, and waits for it."""
+        vk = self.vk
+        region = vk.VkBufferCopy(srcOffset=source_offset, dstOffset=target_offset, size=size)
+        self.record(self._copies, lambda c: vk.vkCmdCopyBuffer(c, source, target, 1, [region]))
+        self.run([self._copies], "while memory was copied")
+
+    # --- commands
+
+    def commands(self) -> Any:
+        """A new command buffer."""
+        vk = self.vk
+        info = vk.VkCommandBufferAllocateInfo(
+            commandPool=self._pool, level=vk.VK_COMMAND_BUFFER_LEVEL_PRIMARY, commandBufferCount=1
+        )
+        with translated("while commands were recorded"):
+            return vk.vkAllocateCommandBuffers(self.device, info)[0]
+
+    def free(self, commands: Any) -> None:
+        self.vk.vkFreeCommandBuffers(self.device, self._pool, 1, [commands])
+
+    def record(self, commands: Any, write: Callable[[Any], None]) -> None:
+        """Fills a command buffer anew: ``write``, with all memory in order before it and after it."""
+        vk = self.vk
+        flags = vk.VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT
+        with translated("while commands were recorded"):
+            vk.vkBeginCommandBuffer(commands, vk.VkCommandBufferBeginInfo(flags=flags))
+            self.order(commands)
+            write(commands)
+            self.order(commands)
+            vk.vkEndCommandBuffer(commands)
+
+    def order(self, commands: Any) -> None:
+        """Everything recorded before happens before everything after, in all memory, the host's view included."""
+        vk = self.vk
+        written = vk.VK_ACCESS_SHADER_WRITE_BIT | vk.VK_ACCESS_TRANSFER_WRITE_BIT | vk.VK_ACCESS_HOST_WRITE_BIT
+        read = vk.VK_ACCESS_SHADER_READ_BIT | vk.VK_ACCESS_TRANSFER_READ_BIT | vk.VK_ACCESS_HOST_READ_BIT
+        stages = (
+            vk.VK_PIPELINE_STAGE_COMPUTE_SHADER_BIT | vk.VK_PIPELINE_STAGE_TRANSFER_BIT | vk.VK_PIPELINE_STAGE_HOST_BIT
+        )
+        barrier = vk.VkMemoryBarrier(srcAccessMask=written, dstAccessMask=written | read)
+        vk.vkCmdPipelineBarrier(commands, stages, stages, 0, 1, [barrier], 0, None, 0, None)
+
+    def run(self, commands: Sequence[Any], doing: str) -> None:
+        """Submits command buffers, one after the other, and waits for the last."""
+        vk = self.vk
+        with translated(doing):
+            for start in range(0, len(commands), _BATCH):
+                batch = commands[start : start + _BATCH]
+                last = start + _BATCH >= len(commands)
+                submit = vk.VkSubmitInfo(pCommandBuffers=batch)
+                vk.vkQueueSubmit(self._queue, 1, [submit], self._fence if last else vk.VK_NULL_HANDLE)
+            if commands:
+                vk.vkWaitForFences(self.device, 1, [self._fence], True, _FOREVER)
+                vk.vkResetFences(self.device, 1, [self._fence])
+
+    def wait(self) -> None:
+        """Returns when everything submitted is done."""
+        with translated("while it was waited for"):
+            self.vk.vkDeviceWaitIdle(self.device)
+
+    def close(self) -> None:
+        """Gives everything back. What was made with this queue is gone with it."""
+        device, instance, self.device, self._instance = self.device, self._instance, None, None
+        if device is not None:
+            if self._staging is not None:
+                self._staging.release()
+                self._staging = None
+            if self._fence is not None:
+                self.vk.vkDestroyFence(device, self._fence, None)
+            if self._pool is not None:
+                self.vk.vkDestroyCommandPool(device, self._pool, None)
+            self.vk.vkDestroyDevice(device, None)
+        if instance is not None:
+            instance.close()
