@@ -115,11 +115,11 @@ def _round(c: Arithmetic, x: Value) -> Value:
 
 def _fmin(c: Arithmetic, x: Value, y: Value) -> Value:
     """The number where the other is NaN."""
-    return c.select(c.compare("eq", y, y), c.binary("min", y, x), x)
+    return c.select(c.compare("eq", y, y), c.binary("min", x, y), x)
 
 
 def _fmax(c: Arithmetic, x: Value, y: Value) -> Value:
-    return c.select(c.compare("eq", y, y), c.binary("max", y, x), x)
+    return c.select(c.compare("eq", y, y), c.binary("max", x, y), x)
 
 
 def _fdim(c: Arithmetic, x: Value, y: Value) -> Value:
@@ -260,8 +260,8 @@ def _ldexp(e: Emitter, node: Call) -> Value:
     x, n = SpirvTerm(c, convert(c, value, "float32")), SpirvTerm(c, power)
     n = (n < -280).where(-280, n)
     n = (n > 280).where(280, n)
-    # towards the range of normal numbers first, so that what is left is rounded once
-    first = (n > 0).where((n > 127).where(127, n), (n < -126).where(n.filled(0), n))
+    # what is left is within ``scaled``'s range; a number that small powers make denormal is rounded once
+    first = (n > 0).where((n > 127).where(127, n), (n < -126).where(-100, n))
     return convert(c, (x * first.power_of_two()).scaled(n - first).value, value.dtype)
 
 

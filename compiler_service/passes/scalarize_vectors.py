@@ -185,8 +185,9 @@ class _Scalarizer(Mutator):
         if number is not None and (step := const_int(stride)) is not None:
             offset: Expr = IntImm(wrap(step * number, dtype), dtype)
         else:
-            lane = IntImm(wrap(number, dtype), dtype) if number is not None else Cast(k, dtype)
-            lane = lane if dtype != k.dtype else k
+            lane: Expr = k if dtype == k.dtype else Cast(k, dtype)
+            if number is not None:
+                lane = IntImm(wrap(number, dtype), dtype)
             offset = lane if const_int(stride) == 1 else Binary("mul", lane, stride)
         return offset if const_int(base) == 0 else Binary("add", base, offset)
 

@@ -6,7 +6,6 @@ agent without either starts all the same.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -223,12 +222,10 @@ class Instance:
             self.handle = self.vk.vkCreateInstance(self.vk.VkInstanceCreateInfo(pApplicationInfo=app), None)
 
     def devices(self) -> list[PhysicalDevice]:
-        """Those that compute, in the drivers' order, which ``CROSSFARM_VULKAN_DEVICES`` may narrow to names with a
-        word of it."""
+        """Those that compute and speak Vulkan 1.1, in the drivers' order."""
         with translated("while its devices were listed"):
             found = [PhysicalDevice(self.vk, handle) for handle in self.vk.vkEnumeratePhysicalDevices(self.handle)]
-        wanted = [word for word in os.environ.get("CROSSFARM_VULKAN_DEVICES", "").split(",") if word]
-        return [d for d in found if d.usable and (not wanted or any(word in d.name for word in wanted))]
+        return [device for device in found if device.usable]
 
     def close(self) -> None:
         self.vk.vkDestroyInstance(self.handle, None)

@@ -31,6 +31,20 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "tan": np.tan,
     "pow": np.power,
     "rsqrt": lambda x: 1 / np.sqrt(x),
+    "sqrt": np.sqrt,
+    "asin": np.arcsin,
+    "acos": np.arccos,
+    "atan": np.arctan,
+    "atan2": np.arctan2,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "asinh": np.arcsinh,
+    "acosh": np.arccosh,
+    "atanh": np.arctanh,
+    "expm1": np.expm1,
+    "cbrt": np.cbrt,
+    "hypot": np.hypot,
+    "fmod": np.fmod,
 }
 
 _SPECIAL = np.float32(

@@ -82,4 +82,4 @@ def test_the_coefficients_are_what_their_derivation_gives() -> None:
 def test_the_documented_errors_are_those_stated_in_the_code() -> None:
     rows = re.findall(r"^\| `(\w+)` \| ([\d.]+) \|$", (ROOT / "docs" / "math.md").read_text(), re.MULTILINE)
     assert {name: float(bound) for name, bound in rows} == {name: f.ulp for name, f in FUNCTIONS.items()}
-    assert set(REFERENCES) == set(FUNCTIONS)
+    assert set(REFERENCES) >= set(FUNCTIONS)
