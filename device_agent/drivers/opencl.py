@@ -26,6 +26,8 @@ _LOG_CHARACTERS = 4000
 #: Runs that are queued before the device is told to begin with them.
 _FLUSH_EVERY = 64
 _WAIT_EVERY = 4096
+#: So much is behind the end of every workspace: where a temporary of no bytes begins.
+_SLACK = 512
 
 
 def _opencl() -> Any:
@@ -165,6 +167,7 @@ class OpenClDevice:
 
     def workspace(self, size: int) -> OpenClMemory:
         """Memory that all calls share, as they run one after the other. Raises LimitExceeded."""
+        size += _SLACK
         if self._workspace is None or self._workspace.size < size:
             if self._workspace is not None:
                 self._workspace.release()
@@ -266,25 +269,22 @@ class OpenClProgram:
         self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
     ) -> OpenClCall:
         planner = self._planners[signature.name]
-        workspace = self._device.workspace(binding.workspace_bytes) if binding.workspace_bytes else None
+        workspace = self._device.workspace(binding.workspace_bytes)
         try:
-            launches = [
-                self._launch(launch, signature, arguments, workspace) for launch in planner.launches(binding)
-            ]
+            launches = [self._launch(launch, signature, arguments, workspace) for launch in planner.launches(binding)]
+            status = planner.status(binding)
+            place = None if status is None else workspace.part(status)
         except self._device.cl.Error as failure:
             raise self._device.failure(failure, f"preparing {signature.name}") from failure
-        status = planner.status(binding)
-        place = workspace.part(status) if status is not None and workspace is not None else None
         return OpenClCall(self._device, signature, launches, place)
 
     def _launch(
-        self, launch: LaunchOf, signature: Signature, arguments: Sequence[CallArgument], workspace: OpenClMemory | None
+        self, launch: LaunchOf, signature: Signature, arguments: Sequence[CallArgument], workspace: OpenClMemory
     ) -> tuple[str, Any, tuple[int, int, int], tuple[int, int, int]]:
         kernel = self._device.cl.Kernel(self._program, launch.kernel.name)
         for position, value in enumerate(launch.values):
             given: Any
             if isinstance(value, Place):
-                assert workspace is not None
                 given = workspace.part(value)
             elif isinstance(value, ParameterOf) and launch.kernel.parameters[position].buffer:
                 memory = arguments[value.index]
