@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compiler_service.codegen import opencl_c
+from compiler_service.codegen import opencl_c, spirv
 from compiler_service.codegen.kernel import Kernel
 from compiler_service.entry_points import parameters_of
 from compiler_service.launch_plan import kernel_message, plan_launches
@@ -34,13 +34,15 @@ class DeviceCode:
         features: names of ``crossfarm.target.features`` that the device must have.
         version: the least version of the driver's API or of the instruction set that it must have.
         toolchain: tool → version, of what shaped the bytes.
+        shared_bytes: by kernel, where its code needs more than ``Kernel.shared_bytes``.
     """
 
     code: bytes
     sources: Mapping[str, str]
     features: Sequence[str] = ()
     version: str = ""
-    toolchain: Mapping[str, str] | None = None
+    toolchain: Mapping[str, str] = field(default_factory=dict)
+    shared_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 def _opencl(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
@@ -48,9 +50,15 @@ def _opencl(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
     return DeviceCode(text.encode(), {"kernels.cl": text}, opencl_c.features(kernels, target), "1.2")
 
 
+def _vulkan(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
+    module = spirv.emit_module(kernels, target)
+    return DeviceCode(module.code, {}, module.features, "1.1", shared_bytes=module.shared_bytes)
+
+
 #: Target kind → its generator.
 GENERATORS: dict[str, Callable[[Sequence[Kernel], Target], DeviceCode]] = {
     "opencl": _opencl,
+    "vulkan": _vulkan,
 }
 
 
@@ -76,9 +84,12 @@ def build_kernels(
     owners = {name: str(func.attrs[KERNEL_OF]) for name, func in lowered.functions.items() if KERNEL_OF in func.attrs}
     kernels = {name: Kernel.of(name, lowered[name]) for name in owners}
     for kernel in kernels.values():
-        _check_limits(kernel, target)
+        _check_limits(kernel, kernel.shared_bytes, target)
     with step("codegen"):
         device = generate(tuple(kernels.values()), target)
+    shared = {name: device.shared_bytes.get(name, kernel.shared_bytes) for name, kernel in kernels.items()}
+    for name, kernel in kernels.items():
+        _check_limits(kernel, shared[name], target)
     entries = []
     for name, func in functions.items():
         planned = plan_launches(name, func, kernels)
@@ -96,22 +107,22 @@ def build_kernels(
         requires=artifact_pb2.Requirements(
             device_features=device.features,
             threads_per_group=max((k.threads_per_group for k in kernels.values()), default=0),
-            shared_bytes=max((k.shared_bytes for k in kernels.values()), default=0),
+            shared_bytes=max(shared.values(), default=0),
             device_version=device.version,
         ),
         entry_points=entries,
         runtime=target.kind,
-        kernels=[kernel_message(kernel, owners[name]) for name, kernel in kernels.items()],
+        kernels=[kernel_message(kernel, owners[name], shared[name]) for name, kernel in kernels.items()],
     )
     return variant, device
 
 
 def toolchain(device: DeviceCode) -> dict[str, str]:
     """Of an artifact with these kernels."""
-    return {"crossfarm": __version__, **(device.toolchain or {})}
+    return {"crossfarm": __version__, **device.toolchain}
 
 
-def _check_limits(kernel: Kernel, target: Target) -> None:
+def _check_limits(kernel: Kernel, shared_bytes: int, target: Target) -> None:
     limit = int(str(target.attributes.get("max_threads_per_group", 0)))
     if limit and kernel.threads_per_group > limit:
         x, y, z = kernel.group
@@ -121,10 +132,10 @@ def _check_limits(kernel: Kernel, target: Target) -> None:
             hint="bind shorter loops to threadIdx, or name a target with a higher max_threads_per_group",
         )
     shared = int(str(target.attributes.get("shared_bytes", 0)))
-    if kernel.shared_bytes > shared:
+    if shared_bytes > shared:
         largest = ", ".join(f"{b.name}" for b in kernel.shared)
         raise BuildFailed(
-            f"kernel {kernel.name!r} needs {kernel.shared_bytes:,} bytes of shared memory ({largest}), target {target} has "
+            f"kernel {kernel.name!r} needs {shared_bytes:,} bytes of shared memory ({largest}), target {target} has "
             f"{shared:,}",
             hint="use smaller tiles, or name a target with more shared_bytes",
         )

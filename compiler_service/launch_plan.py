@@ -42,12 +42,12 @@ def plan_launches(name: str, func: PrimFunc, kernels: Mapping[str, Kernel]) -> P
     return PlannedFunction(planner.plan, planner.failures)
 
 
-def kernel_message(kernel: Kernel, function: str) -> pb.Kernel:
+def kernel_message(kernel: Kernel, function: str, shared_bytes: int) -> pb.Kernel:
     """What an artifact says of a kernel."""
     return pb.Kernel(
         name=kernel.name,
         group=kernel.group,
-        shared_bytes=kernel.shared_bytes,
+        shared_bytes=shared_bytes,
         functions=[function],
         parameters=[
             pb.KernelParameter(

@@ -22,6 +22,7 @@ from compiler_service.passes.partition_loops import PartitionLoops
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
 from compiler_service.passes.report_failures import ReportFailures
+from compiler_service.passes.scalarize_vectors import ScalarizeVectors
 from compiler_service.passes.schedule_default import ScheduleDefault
 from compiler_service.passes.serialize_races import SerializeRaces
 from compiler_service.passes.simplify import Simplify
@@ -53,6 +54,7 @@ _KERNELS: tuple[Pass, ...] = (
     InsertBarriers(),
     ReportFailures(),
     SplitKernels(),
+    ScalarizeVectors(),
     Simplify(),
     PlanWorkspace(stack_bytes=-1, align=DEVICE_ALIGN),
 )
@@ -77,6 +79,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         PlanWorkspace(),
     ),
     "opencl": _KERNELS,
+    "vulkan": _KERNELS,
 }
 
 
