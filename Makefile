@@ -8,6 +8,9 @@ PEERS := tvm ort
 JOBS ?= 2
 PYTEST_ARGS ?=
 
+#: Architectures whose programs tests run: Debian's triple, and its name of the architecture.
+CROSS_TRIPLES := aarch64-linux-gnu:arm64 arm-linux-gnueabihf:armhf riscv64-linux-gnu:riscv64
+
 PROTOS := $(wildcard proto/crossfarm/v1/*.proto)
 INSTALLED := $(VENV)/.installed
 STUBS := crossfarm/wire/v1/__init__.py
@@ -64,13 +67,18 @@ venv: $(INSTALLED) $(STUBS) ## .venv with every extra, at the versions of constr
 proto: $(STUBS) ## Python stubs of proto/ in crossfarm/wire/v1
 
 .PHONY: system-packages
-system-packages: ## Debian's packages that tests need: the user-mode emulator
-	@if command -v qemu-aarch64-static >/dev/null || command -v qemu-aarch64 >/dev/null; then \
+system-packages: ## Debian's packages that tests need: emulators, and what other architectures' programs load
+	@missing=""; \
+	command -v qemu-aarch64-static >/dev/null || command -v qemu-aarch64 >/dev/null || missing=qemu-user-static; \
+	for triple in $(CROSS_TRIPLES); do \
+		[ -e /usr/$${triple%:*}/lib/libc.so.6 ] || missing="$$missing libc6-$${triple#*:}-cross"; \
+	done; \
+	if [ -z "$$missing" ]; then \
 		:; \
 	elif [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-		apt-get update -qq && apt-get install -qq -y --no-install-recommends qemu-user-static; \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing; \
 	else \
-		echo "qemu-aarch64-static is missing. On Debian, as root: apt-get install qemu-user-static" >&2; exit 1; \
+		echo "Packages are missing. On Debian, as root: apt-get install" $$missing >&2; exit 1; \
 	fi
 
 .PHONY: arm64-root

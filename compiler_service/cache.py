@@ -64,8 +64,9 @@ def toolchain_identity() -> dict[str, str]:
     """Versions of the tools that shape an artifact, and a digest of the compiler's own code (a checkout changes while
     its release does not)."""
     roots = [Path(__file__).parent, *(Path(crossfarm.__file__).parent / name for name in ("ir", "target", "artifact"))]
+    suffixes = (".py", ".c", ".h", ".zig")
     code = hashlib.sha256()
-    for path in sorted(path for root in roots for path in root.rglob("*.*") if path.suffix in (".py", ".c", ".h")):
+    for path in sorted(path for root in roots for path in root.rglob("*.*") if path.suffix in suffixes):
         code.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return {
         "crossfarm": crossfarm.__version__,

@@ -1,7 +1,8 @@
-"""Object file → shared library, by an LLD; and what the library then needs of the device.
+"""Object file → shared library, by an LLD.
 
 No sysroot: what the code may call of libm and libc is known, so stub libraries with those symbols are made here, once a
-target, and linked against. The result names only the libraries that it really uses.
+target, and linked against. The result names only the libraries that it really uses. On Windows nothing is taken from a
+C library at all: only threads come from the system, through import libraries made here.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import struct
 import subprocess
 import tempfile
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from pathlib import Path
 from crossfarm.errors import BuildFailed
 
 LINK_TIMEOUT = 60.0
+_ARCHIVE = b"!<arch>\n"
 
 #: float64 functions of libm that code or LLVM may call; each has a float32 one with ``f`` appended.
 _LIBM_NAMES = (
@@ -53,6 +54,9 @@ def _with_float(names: str) -> tuple[str, ...]:
 
 #: LLD's emulation by architecture: a row more, and an architecture more.
 EMULATIONS = {"x86_64": "elf_x86_64", "aarch64": "aarch64linux", "arm": "armelf_linux_eabi", "riscv64": "elf64lriscv"}
+#: More for some platforms. Android has pages of 16 KiB on some devices, for which segments must lie far enough apart;
+#: LLD does that for aarch64 and arm by itself.
+_MORE_OPTIONS = {("x86_64", "android"): ("-z", "max-page-size=16384")}
 PLATFORMS = {
     "linux": Platform(
         {"m": "libm.so.6", "c": "libc.so.6", "pthread": "libpthread.so.0"},
@@ -68,86 +72,118 @@ PLATFORMS = {
     ),
 }
 
+#: What the runtime of parallel loops calls on Windows, by the library that has it.
+WINDOWS_IMPORTS = {
+    "kernel32.dll": (
+        "CloseHandle", "CreateThread", "FreeLibrary", "FreeLibraryAndExitThread", "GetCurrentProcess",
+        "GetCurrentThread", "GetModuleHandleExA", "GetProcessAffinityMask", "GetProcessHeap", "HeapAlloc", "HeapFree",
+        "SetThreadAffinityMask", "WaitForSingleObject",
+    ),
+    "api-ms-win-core-synch-l1-2-0.dll": ("WaitOnAddress", "WakeByAddressAll", "WakeByAddressSingle"),
+}  # fmt: skip
+
 #: Makes the object file that defines the given symbols.
 StubMaker = Callable[[tuple[str, ...]], bytes]
+
+
+def library_name(system: str) -> str:
+    """What a library calls itself: its soname, or the name in its table of exports."""
+    return "crossfarm-program.dll" if system == "windows" else "libcrossfarm-program.so"
 
 
 def link(
     code: bytes,
     arch: str,
     system: str,
-    soname: str,
+    name: str,
     stub_object: StubMaker,
     *,
     more: Sequence[bytes] = (),
+    exports: Sequence[str] = (),
     timeout: float = LINK_TIMEOUT,
 ) -> bytes:
-    """Links an object file, and ``more`` of them, into a shared library that exports their visible symbols.
+    """Links an object file, and ``more`` of them and archives, into a shared library that exports its visible symbols.
 
     The same input gives the same bytes.
+
+    Args:
+        name: what the library calls itself.
+        exports: for Windows, where no symbol of ``code`` is visible by itself: those that shall be.
 
     Raises:
         BuildFailed: no linker for the platform, or the linker failed or ran over ``timeout`` seconds.
     """
-    if system not in PLATFORMS or arch not in EMULATIONS:
-        raise BuildFailed(f"no linking for {arch} on {system} yet")
-    stubs = _stubs(arch, system, stub_object)
     with tempfile.TemporaryDirectory(prefix="crossfarm-link-") as folder:
-        library = Path(folder, "code.so")
-        files = [Path(folder, f"code{i}.o") for i in range(1 + len(more))]
-        for path, content in zip(files, (code, *more)):
-            path.write_bytes(content)
-        for name, content in stubs.items():
-            Path(folder, name).write_bytes(content)
-        _run_linker(
-            [
-                "-m", EMULATIONS[arch], "-shared", "-o", str(library), *map(str, files), "-soname", soname,
-                "--as-needed", *(os.path.join(folder, name) for name in stubs), "--no-undefined", "--gc-sections",
-                "--strip-all", "--build-id=none", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack",
-            ],
-            timeout,
-        )  # fmt: skip
+        files = []
+        for number, content in enumerate((code, *more)):
+            files.append(Path(folder, f"code{number}.{'a' if content.startswith(_ARCHIVE) else 'o'}"))
+            files[-1].write_bytes(content)
+        library = Path(folder, name)
+        if (arch, system) == ("x86_64", "windows"):
+            _link_dll(library, files, exports, timeout)
+        elif system in PLATFORMS and arch in EMULATIONS:
+            _link_elf(library, files, arch, system, _stubs(arch, system, stub_object), timeout)
+        else:
+            raise BuildFailed(f"no linking for {arch} on {system} yet")
         return library.read_bytes()
+
+
+def _link_elf(
+    library: Path, files: list[Path], arch: str, system: str, stubs: dict[str, bytes], timeout: float
+) -> None:
+    for name, content in stubs.items():
+        library.with_name(name).write_bytes(content)
+    _run_linker(
+        "ld.lld",
+        [
+            "-m", EMULATIONS[arch], "-shared", "-o", str(library), *map(str, files), "-soname", library.name,
+            "--as-needed", *(str(library.with_name(name)) for name in stubs), "--no-undefined", "--gc-sections",
+            "--strip-all", "--build-id=none", "--hash-style=gnu", "-z", "relro", "-z", "now", "-z", "noexecstack",
+            *_MORE_OPTIONS.get((arch, system), ()), "--threads=1",
+        ],
+        timeout,
+    )  # fmt: skip
+
+
+def _link_dll(library: Path, files: list[Path], exports: Sequence[str], timeout: float) -> None:
+    """/Brepro puts a digest where the time would be; there is no entry, as nothing is to be done at loading."""
+    imports = []
+    for name, content in _import_libraries().items():
+        imports.append(library.with_name(f"{name}.lib"))
+        imports[-1].write_bytes(content)
+    _run_linker(
+        "lld-link",
+        [
+            "/nologo", "/dll", "/noentry", "/machine:x64", "/nodefaultlib", "/Brepro", "/opt:ref", "/debug:none",
+            f"/out:{library}", f"/implib:{library}.lib", *(f"/export:{name}" for name in exports), *map(str, files),
+            *map(str, imports), "/threads:1",
+        ],
+        timeout,
+    )  # fmt: skip
+
+
+@cache
+def _import_libraries() -> dict[str, bytes]:
+    """Import library of each Windows library that code may call, by its name."""
+    made = {}
+    for name, symbols in WINDOWS_IMPORTS.items():
+        with tempfile.TemporaryDirectory(prefix="crossfarm-stub-") as folder:
+            definition, library = Path(folder, "names.def"), Path(folder, "names.lib")
+            definition.write_text("\n".join([f"LIBRARY {name}", "EXPORTS", *symbols, ""]))
+            command = ["/nologo", "/lib", f"/def:{definition}", "/machine:x64", f"/out:{library}"]
+            _run_linker("lld-link", command, LINK_TIMEOUT)
+            made[name] = library.read_bytes()
+    return made
 
 
 def linker_version() -> str:
     """The linker's own version line, as ``"LLD 14.0.6"``."""
-    return _version(tuple(_find_linker()))
+    return _version(tuple(_find_linker("ld.lld")))
 
 
-def needed_libraries(library: bytes) -> tuple[str, ...]:
-    """Sonames that an ELF shared library names as needed (DT_NEEDED), in its order."""
-    wide = library[4] == 2
-    order = "<" if library[5] == 1 else ">"
-    dynamic = _section(library, order, wide, kind=6)
-    if dynamic is None:
-        return ()
-    offset, size, strings = dynamic
-    entry = struct.Struct(f"{order}{'qQ' if wide else 'iI'}")
-    names = []
-    for at in range(offset, offset + size, entry.size):
-        tag, value = entry.unpack_from(library, at)
-        if tag == 1:
-            start = strings + value
-            names.append(library[start : library.index(b"\0", start)].decode())
-    return tuple(names)
-
-
-def _section(library: bytes, order: str, wide: bool, kind: int) -> tuple[int, int, int] | None:
-    """File offset and size of the first section of a type, and the offset of the strings it links to."""
-    table = struct.unpack_from(f"{order}{'Q' if wide else 'I'}", library, 40 if wide else 32)[0]
-    size, count = struct.unpack_from(f"{order}HH", library, 58 if wide else 46)
-    row = struct.Struct(f"{order}{'IIQQQQI' if wide else 'IIIIIII'}")
-    rows = [row.unpack_from(library, table + i * size) for i in range(count)]
-    for _, type_, _, _, offset, length, linked in rows:
-        if type_ == kind:
-            return offset, length, rows[linked][4]
-    return None
-
-
-def _run_linker(arguments: list[str], timeout: float) -> None:
-    # one thread: there is nothing to share out among more, and starting them takes longer than the work
-    command = [*_find_linker(), *arguments, "--threads=1"]
+def _run_linker(flavor: str, arguments: list[str], timeout: float) -> None:
+    # callers ask for one thread: there is nothing to share out among more, and starting them takes longer than the work
+    command = [*_find_linker(flavor), *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
     except subprocess.TimeoutExpired:
@@ -155,20 +191,21 @@ def _run_linker(arguments: list[str], timeout: float) -> None:
     except OSError as failure:
         raise BuildFailed(f"the linker {command[0]} cannot be started: {failure}") from failure
     if done.returncode != 0:
-        said = "; ".join(line for line in done.stderr.splitlines() if line.strip())[:2000]
+        lines = [*done.stderr.splitlines(), *done.stdout.splitlines()]
+        said = "; ".join(line for line in lines if line.strip())[:2000]
         raise BuildFailed(f"the linker failed with status {done.returncode}: {said or 'it said nothing'}")
 
 
 @cache
-def _find_linker() -> list[str]:
-    """The LLD inside the ziglang wheel, else the system's of the highest version.
+def _find_linker(flavor: str) -> list[str]:
+    """The LLD inside the ziglang wheel, else the system's of the highest version; ``ld.lld`` or ``lld-link``.
 
     The wheel's is one file that starts in 7 ms, where a distribution's loads all of LLVM as a library first and takes
     15; and it is the same one wherever the same wheels are installed.
     """
     zig = _zig()
     if zig is not None:
-        return [zig, "ld.lld"]
+        return [zig, flavor]
     found: list[tuple[int, str]] = []
     for folder in os.get_exec_path():
         try:
@@ -176,7 +213,7 @@ def _find_linker() -> list[str]:
         except OSError:
             continue
         for name in names:
-            match = re.fullmatch(r"ld\.lld(?:-(\d+))?", name)
+            match = re.fullmatch(rf"{re.escape(flavor)}(?:-(\d+))?", name)
             if match and os.access(os.path.join(folder, name), os.X_OK):
                 found.append((int(match[1] or 0), os.path.join(folder, name)))
     if found:
@@ -214,7 +251,7 @@ def _stubs(arch: str, system: str, stub_object: StubMaker) -> dict[str, bytes]:
             object_file, library = Path(folder, "stub.o"), Path(folder, soname)
             object_file.write_bytes(stub_object(platform.symbols[name]))
             command = ["-m", EMULATIONS[arch], "-shared", "-o", str(library), str(object_file), "-soname", soname]
-            _run_linker(command, LINK_TIMEOUT)
+            _run_linker("ld.lld", [*command, "--threads=1"], LINK_TIMEOUT)
             made[soname] = library.read_bytes()
     _stub_libraries[arch, system] = made
     return made

@@ -19,9 +19,10 @@ from compiler_service.codegen.llvm import (
 from compiler_service.codegen.llvm_function import FunctionText
 from compiler_service.codegen.llvm_parallel import RUNTIME_SYMBOL
 from compiler_service.entry_points import parameters_of
-from compiler_service.linker import link, linker_version, needed_libraries
+from compiler_service.linker import library_name, link, linker_version
+from compiler_service.native_files import needed_libraries
 from compiler_service.passes.plan_workspace import workspace_plan
-from compiler_service.runtime import runtime_object, zig_version
+from compiler_service.runtime import runtime_object, support_objects, zig_version
 from compiler_service.symbols import function_symbols, index_expr, symbol_names
 from crossfarm._version import __version__
 from crossfarm.compat.versions import NATIVE_ABI
@@ -71,9 +72,15 @@ def build_native(
     arch, system = str(target.attributes["arch"]), str(target.attributes["os"])
     threaded = any(RUNTIME_SYMBOL in f.declarations for f in functions.values())
     with step("link"):
-        more = [runtime_object(arch, system)] if threaded else []
+        support = support_objects(arch, system)
         library = link(
-            code, arch, system, "libcrossfarm-program.so", lambda names: stub_object(names, machine), more=more
+            code,
+            arch,
+            system,
+            library_name(system),
+            lambda names: stub_object(names, machine),
+            more=[*([runtime_object(arch, system)] if threaded else []), *support],
+            exports=[f.symbol for f in functions.values()],
         )
     if kept is not None:
         kept.generated_native(text, str(optimized), assembly(optimized, machine))
@@ -90,7 +97,7 @@ def build_native(
         runtime="cpu",
     )
     toolchain = {"crossfarm": __version__, "llvm": llvm_version(), "linker": linker_version()}
-    if threaded:
+    if threaded or support:
         toolchain["zig"] = zig_version()
     return variant, NativeLibrary(library, toolchain)
 

@@ -17,6 +17,7 @@ from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_function import FunctionText, emit_function
 from crossfarm.errors import BuildFailed
 from crossfarm.ir.module import IRModule
+from crossfarm.target.cpu import MODELS
 from crossfarm.target.triples import llvm_triple
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
 _HIGHEST_LEVEL = 2
 
 
+#: Calling conventions that a triple alone does not tell LLVM; arm's is in its triple.
+_ABIS = {"riscv64": "lp64d"}
+#: Where LLVM's models are what ``crossfarm.target.cpu.MODELS`` says. Elsewhere LLVM's generic models lack what every
+#: Linux on them has (floating point), and the features of ours are listed one by one.
+_MODELS_AS_LLVMS = ("x86_64", "aarch64")
+
+
 @dataclass(frozen=True)
 class Machine:
     """What LLVM is told of a target."""
@@ -37,15 +45,23 @@ class Machine:
     features: str
     tune: str
     opt_level: int
+    abi: str = ""
 
     @classmethod
     def of(cls, target: Target, opt_level: int) -> Machine:
         at = target.attributes
         features = at.get("features", ())
         assert isinstance(features, tuple)
-        cpu = str(at["cpu"])
+        cpu, arch = str(at["cpu"]), str(at["arch"])
+        if arch not in _MODELS_AS_LLVMS:
+            features = (*(f"+{name}" for name in sorted(MODELS[arch][cpu])), *features)
         return cls(
-            llvm_triple(str(at["arch"]), str(at["os"])), cpu, ",".join(features), str(at.get("tune", cpu)), opt_level
+            llvm_triple(arch, str(at["os"])),
+            cpu,
+            ",".join(features),
+            str(at.get("tune", cpu)),
+            opt_level,
+            _ABIS.get(arch, ""),
         )
 
 
@@ -127,5 +143,10 @@ def _target_machine(machine: Machine) -> llvm.TargetMachine:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     return llvm.Target.from_triple(machine.triple).create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=machine.opt_level, reloc="pic", codemodel="default"
+        cpu=machine.cpu,
+        features=machine.features,
+        opt=machine.opt_level,
+        reloc="pic",
+        codemodel="default",
+        abiname=machine.abi,
     )

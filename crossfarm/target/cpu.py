@@ -10,7 +10,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -97,18 +97,21 @@ _AARCH64_HWCAP = {
 }
 _AARCH64_HWCAP2 = {0: "ccdp", 1: "sve2", 7: "altnzcv", 8: "fptoint", 13: "i8mm", 14: "bf16", 16: "rand", 17: "bti"}
 
-# arm: name in /proc/cpuinfo → LLVM's.
-_ARM = {"neon": "neon", "vfpv3": "vfp3", "vfpv4": "vfp4", "idiva": "hwdiv-arm", "idivt": "hwdiv", "crc32": "crc"}
+# arm: bit of AT_HWCAP (linux/arch/arm/include/uapi/asm/hwcap.h) → LLVM's name. That there is VFPv3 or v4 says nothing
+# of its 32 registers, which LLVM's vfp3 and vfp4 have: bit 14 (VFPv3-D16) or no bit 19 (VFPD32) denies them.
+_ARM_HWCAP = {12: "neon", 13: "vfp3", 16: "vfp4", 17: "hwdiv-arm", 18: "hwdiv"}
+_ARM_HWCAP2 = {4: "crc"}
+_ARM_D16 = "vfp3d16"
 
-# riscv64: single letters of the isa string.
-_RISCV = {letter: letter for letter in "imafdcv"}
+# riscv64: bit of AT_HWCAP → extension: bit 0 is "a".
+_RISCV_HWCAP = {ord(letter) - ord("a"): letter for letter in "imafdcv"}
 
 #: Every feature name by architecture.
 FEATURES: dict[str, frozenset[str]] = {
     "x86_64": frozenset(_X86.values()),
     "aarch64": frozenset(_AARCH64_HWCAP.values()) | frozenset(_AARCH64_HWCAP2.values()),
-    "arm": frozenset(_ARM.values()),
-    "riscv64": frozenset(_RISCV.values()),
+    "arm": frozenset({*_ARM_HWCAP.values(), *_ARM_HWCAP2.values(), _ARM_D16}),
+    "riscv64": frozenset(_RISCV_HWCAP.values()),
 }
 
 _V1 = _words("cmov cx8 fxsr mmx sse sse2")
@@ -126,6 +129,9 @@ _ZEN4 = _ICELAKE | frozenset({"avx512bf16"})
 _ARM80 = frozenset({"fp-armv8", "neon"})
 _A53 = _ARM80 | frozenset({"crc", "aes", "sha2"})
 _ARM82 = _A53 | frozenset({"lse", "rdm", "fullfp16", "dotprod", "rcpc"})
+# What Debian's armhf asks for, with which the hard float calling convention is possible at all
+_ARMV7 = frozenset({_ARM_D16})
+_CORTEX_A7 = _ARMV7 | _words("neon vfp3 vfp4 hwdiv hwdiv-arm")
 _NEOVERSE_V1 = _ARM82 | frozenset({"sve", "i8mm", "bf16", "fp16fml", "complxnum", "jsconv"})
 
 #: What each known CPU model (LLVM's names) brings, by architecture: the psABI levels, ``generic`` and real cores.
@@ -178,11 +184,14 @@ MODELS: dict[str, dict[str, frozenset[str]]] = {
         "apple-m1": _ARM82 | {"sha3", "fp16fml", "complxnum", "jsconv"},
     },
     "arm": {
-        "generic": frozenset(),
-        "cortex-a7": frozenset({"neon", "vfp4", "hwdiv", "hwdiv-arm"}),
-        "cortex-a9": frozenset({"neon", "vfp3"}),
-        "cortex-a15": frozenset({"neon", "vfp4", "hwdiv", "hwdiv-arm"}),
-        "cortex-a53": frozenset({"neon", "vfp4", "hwdiv", "hwdiv-arm", "crc"}),
+        "generic": _ARMV7,
+        "cortex-a7": _CORTEX_A7,
+        "cortex-a8": _ARMV7 | {"neon", "vfp3"},
+        "cortex-a9": _ARMV7 | {"neon", "vfp3"},
+        "cortex-a15": _CORTEX_A7,
+        "cortex-a17": _CORTEX_A7,
+        "cortex-a53": _CORTEX_A7 | {"crc"},
+        "cortex-a72": _CORTEX_A7 | {"crc"},
     },
     "riscv64": {"generic-rv64": frozenset("imafdc"), "sifive-u74": frozenset("imafdc")},
 }
@@ -195,6 +204,11 @@ _X86_LEVELS = ("x86-64", "x86-64-v2", "x86-64-v3", "x86-64-v4")
 
 # (implementer, part) of MIDR_EL1 → LLVM's name
 _ARM_PARTS = {
+    (0x41, 0xC07): "cortex-a7",
+    (0x41, 0xC08): "cortex-a8",
+    (0x41, 0xC09): "cortex-a9",
+    (0x41, 0xC0E): "cortex-a17",
+    (0x41, 0xC0F): "cortex-a15",
     (0x41, 0xD03): "cortex-a53",
     (0x41, 0xD04): "cortex-a35",
     (0x41, 0xD05): "cortex-a55",
@@ -252,20 +266,16 @@ def host_os() -> str:
 def host_cpu_features() -> frozenset[str]:
     """Features of this machine's CPU under the names of FEATURES.
 
-    x86-64 and arm: /proc/cpuinfo. aarch64: the kernel's AT_HWCAP (also right under user-mode emulation, where
-    /proc/cpuinfo is the host's). Elsewhere (Windows, macOS) what each machine of that architecture has: code built for
-    it runs, code that needs more is refused.
+    x86-64: /proc/cpuinfo. The others: the kernel's AT_HWCAP, which is also right where /proc/cpuinfo speaks of another
+    machine: under user-mode emulation, and for a 32-bit process of a 64-bit kernel. Elsewhere (Windows, macOS) what
+    each machine of that architecture has: code built for it runs, code that needs more is refused.
     """
     arch = host_arch()
     if sys.platform != "win32":
         if arch == "x86_64" and (flags := cpuinfo().get("flags")):
             return frozenset(_X86[f] for f in flags.split() if f in _X86)
-        if arch == "aarch64" and host_os() in ("linux", "android"):
-            return _hwcap_features(*_hwcaps())
-        if arch == "arm" and (words := cpuinfo().get("Features")):
-            return frozenset(_ARM[f] for f in words.split() if f in _ARM)
-        if arch == "riscv64" and (isa := cpuinfo().get("isa")):
-            return frozenset(_RISCV[c] for c in isa.split("_")[0].removeprefix("rv64") if c in _RISCV)
+        if arch in _FEATURES_OF_HWCAPS and host_os() in ("linux", "android"):
+            return _FEATURES_OF_HWCAPS[arch](*_hwcaps(arch))
     floor = {"x86_64": "x86-64-v2", "aarch64": "generic"}.get(arch)
     return MODELS[arch][floor] if floor else frozenset()
 
@@ -273,7 +283,7 @@ def host_cpu_features() -> frozenset[str]:
 def host_cpu_model() -> str:
     """LLVM's name of this machine's core where it is sure, else ``""``."""
     info = cpuinfo()
-    if host_arch() == "aarch64":
+    if host_arch() in ("aarch64", "arm"):
         try:
             part = (int(info["CPU implementer"], 16), int(info["CPU part"], 16))
         except (KeyError, ValueError):
@@ -312,7 +322,7 @@ def vector_bits(arch: str, enabled: Iterable[str]) -> int:
     have = frozenset(enabled)
     if arch == "x86_64":
         return 512 if "avx512f" in have else 256 if "avx" in have else 128
-    return 128 if "neon" in have else 0
+    return 128 if have & {"neon", "v"} else 0
 
 
 @cache
@@ -330,15 +340,38 @@ def cpuinfo() -> dict[str, str]:
     return found
 
 
-def _hwcaps() -> tuple[int, int]:
+#: AT_HWCAP and AT_HWCAP2 of each machine of an architecture, for where the C library cannot be asked: aarch64 has
+#: floating point and NEON; what else Linux runs on has less for sure.
+_LEAST_HWCAPS = {"aarch64": (0b11, 0), "arm": (0, 0), "riscv64": (sum(1 << ord(x) - ord("a") for x in "imafdc"), 0)}
+
+
+def _hwcaps(arch: str) -> tuple[int, int]:
     try:
         getauxval = ctypes.CDLL(None).getauxval
     except (OSError, AttributeError):
-        return 0b11, 0  # every aarch64 has floating point and NEON
+        return _LEAST_HWCAPS[arch]
     getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
     return int(getauxval(16)), int(getauxval(26))  # AT_HWCAP, AT_HWCAP2
 
 
-def _hwcap_features(hwcap: int, hwcap2: int) -> frozenset[str]:
-    low = {name for bit, name in _AARCH64_HWCAP.items() if hwcap >> bit & 1}
-    return frozenset(low | {name for bit, name in _AARCH64_HWCAP2.items() if hwcap2 >> bit & 1})
+def _names(bits: int, names: dict[int, str]) -> frozenset[str]:
+    return frozenset(name for bit, name in names.items() if bits >> bit & 1)
+
+
+def _aarch64_features(hwcap: int, hwcap2: int) -> frozenset[str]:
+    return _names(hwcap, _AARCH64_HWCAP) | _names(hwcap2, _AARCH64_HWCAP2)
+
+
+def _arm_features(hwcap: int, hwcap2: int) -> frozenset[str]:
+    found = _names(hwcap, _ARM_HWCAP) | _names(hwcap2, _ARM_HWCAP2)
+    if "vfp3" in found or "vfp4" in found:
+        found |= {_ARM_D16}
+    has_32_registers = "neon" in found or hwcap >> 19 & 1
+    return found if has_32_registers and not hwcap >> 14 & 1 else found - {"vfp3", "vfp4"}
+
+
+_FEATURES_OF_HWCAPS: dict[str, Callable[[int, int], frozenset[str]]] = {
+    "aarch64": _aarch64_features,
+    "arm": _arm_features,
+    "riscv64": lambda hwcap, hwcap2: _names(hwcap, _RISCV_HWCAP),
+}

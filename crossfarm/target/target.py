@@ -27,7 +27,7 @@ from crossfarm.errors import InvalidTarget
 from crossfarm.target import cpu
 from crossfarm.target.kinds import KINDS, Kind, Value, check_attributes, suggest
 from crossfarm.target.tags import TAGS
-from crossfarm.target.triples import looks_like_triple, parse_triple
+from crossfarm.target.triples import HOSTS, looks_like_triple, parse_triple
 from crossfarm.wire.v1 import artifact_pb2
 
 Spec = Union["Target", str, Mapping[str, Any], Sequence[Any]]
@@ -142,10 +142,8 @@ class Target:
             if part.kind != "llvm":
                 continue  # its kernels are launched by the agent: there is no code for the host
             arch, system = part.attributes.get("arch"), part.attributes.get("os")
-            if arch not in ("x86_64", "aarch64"):
-                return f"this server cannot build for it yet: no code generator for {arch} yet"
-            if system not in ("linux", "android"):
-                return f"this server cannot build for it yet: no linking for {system} yet"
+            if (arch, system) not in HOSTS:
+                return f"this server cannot build for it yet: no linking for {arch} on {system} yet"
         return None
 
     def enabled_features(self) -> frozenset[str]:

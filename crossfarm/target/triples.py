@@ -27,11 +27,22 @@ _CANONICAL = {
     ("x86_64", "android"): "x86_64-unknown-linux-android",
     ("aarch64", "android"): "aarch64-unknown-linux-android",
     ("arm", "android"): "armv7-unknown-linux-androideabi",
-    ("x86_64", "windows"): "x86_64-pc-windows-msvc",
-    ("aarch64", "windows"): "aarch64-pc-windows-msvc",
+    ("x86_64", "windows"): "x86_64-w64-windows-gnu",
+    ("aarch64", "windows"): "aarch64-w64-windows-gnu",
     ("x86_64", "macos"): "x86_64-apple-darwin",
     ("aarch64", "macos"): "arm64-apple-darwin",
 }
+
+#: Architectures and operating systems that native libraries are built for.
+HOSTS = (
+    ("x86_64", "linux"),
+    ("aarch64", "linux"),
+    ("arm", "linux"),
+    ("riscv64", "linux"),
+    ("x86_64", "android"),
+    ("aarch64", "android"),
+    ("arm", "android"),
+)
 
 
 def looks_like_triple(word: str) -> bool:

@@ -73,29 +73,35 @@ class Native:
             allocate: from a size the workspace, aligned to 64 bytes.
         """
         entry = self.entries[name]
-        symbols: dict[int, int] = {}
-        slots = []
-        for parameter, arg in zip(entry.parameters, args, strict=True):
-            if parameter.kind == Parameter.SCALAR:
-                slots.append(_bits(parameter.dtype, arg))
-                if parameter.name in entry.symbols:
-                    symbols.setdefault(list(entry.symbols).index(parameter.name), arg)
-                continue
-            assert arg.dtype == dt.to_numpy(parameter.dtype), (parameter.name, arg.dtype)
-            for extent, size in zip(parameter.shape, arg.shape, strict=True):
-                if len(extent.ops) == 1 and extent.ops[0].WhichOneof("op") == "symbol":
-                    symbols.setdefault(extent.ops[0].symbol, size)
-            slots.append(arg.ctypes.data)
-        sizes = [symbols[i] for i in range(len(entry.symbols))]
-        bytes_needed = evaluate(entry.native.workspace_bytes, sizes)
+        values, bytes_needed = slots_of(entry, args)
         workspace = allocate(bytes_needed)
-        values = [*slots, *(s & (1 << 64) - 1 for s in sizes)]
+        slots = [v.ctypes.data if isinstance(v, np.ndarray) else v for v in values]
         function = self.library[entry.native.symbol]
         function.restype = ctypes.c_int32
         function.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
-        status = function(workspace.ctypes.data, (ctypes.c_uint64 * max(len(values), 1))(*values))
+        status = function(workspace.ctypes.data, (ctypes.c_uint64 * max(len(slots), 1))(*slots))
         if status:
             raise ProgramError(entry.failures[status - 1])
+
+
+def slots_of(entry: artifact_pb2.EntryPoint, args: tuple[Any, ...]) -> tuple[list[Array | int], int]:
+    """What a call's slots hold, a buffer as its array and a scalar as its bits; and the bytes of its workspace."""
+    symbols: dict[int, int] = {}
+    slots: list[Array | int] = []
+    for parameter, arg in zip(entry.parameters, args, strict=True):
+        if parameter.kind == Parameter.SCALAR:
+            slots.append(_bits(parameter.dtype, arg))
+            if parameter.name in entry.symbols:
+                symbols.setdefault(list(entry.symbols).index(parameter.name), arg)
+            continue
+        assert arg.dtype == dt.to_numpy(parameter.dtype), (parameter.name, arg.dtype)
+        for extent, size in zip(parameter.shape, arg.shape, strict=True):
+            if len(extent.ops) == 1 and extent.ops[0].WhichOneof("op") == "symbol":
+                symbols.setdefault(extent.ops[0].symbol, size)
+        slots.append(arg)
+    sizes = [symbols[i] for i in range(len(entry.symbols))]
+    slots.extend(s & (1 << 64) - 1 for s in sizes)
+    return slots, evaluate(entry.native.workspace_bytes, sizes)
 
 
 def _bits(dtype: str, value: Any) -> int:

@@ -13,7 +13,7 @@ import pytest
 
 from compiler_service import linker
 from compiler_service.build import build_variant
-from compiler_service.linker import needed_libraries
+from compiler_service.native_files import needed_libraries
 from compiler_service.pipeline import PIPELINES
 from crossfarm.errors import BuildFailed, UnsupportedTarget
 from crossfarm.frontends.tvmscript import parse

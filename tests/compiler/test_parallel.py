@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from compiler_service.build import build_variant
-from compiler_service.linker import needed_libraries
+from compiler_service.native_files import needed_libraries
 from compiler_service.runtime import runtime_object, zig_version
 from crossfarm.errors import BuildFailed, ProgramError
 from crossfarm.frontends.tvmscript import parse

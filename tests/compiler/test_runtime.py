@@ -42,7 +42,7 @@ def compiled(code: str, folder: Path, *flags: str) -> ctypes.CDLL:
     command = [runtime.zig(), "cc", *runtime.FLAGS, f"-I{FOLDER}", *flags, "-c", str(source), "-o", str(made)]
     caches = {"ZIG_GLOBAL_CACHE_DIR": str(folder), "ZIG_LOCAL_CACHE_DIR": str(folder)}
     subprocess.run(command, check=True, env={**os.environ, **caches})
-    subprocess.run([*linker._find_linker(), "-shared", str(made), "-o", str(library)], check=True)
+    subprocess.run([*linker._find_linker("ld.lld"), "-shared", str(made), "-o", str(library)], check=True)
     return ctypes.CDLL(str(library))
 
 

@@ -1,0 +1,227 @@
+"""Libraries for other machines than this: built for every CPU target there is, loaded and run under emulators."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compiler_service.build import build_variant
+from compiler_service.codegen.llvm import Machine as LlvmMachine
+from compiler_service.native_files import needed_libraries
+from compiler_service.runtime import ZIG_TARGETS
+from crossfarm.errors import BuildFailed, ProgramError, UnsupportedTarget
+from crossfarm.frontends.tvmscript import parse
+from crossfarm.ir.interpreter import run
+from crossfarm.ir.module import IRModule
+from crossfarm.target import TAGS, Target
+from crossfarm.target.triples import HOSTS, llvm_triple
+from crossfarm.wire.v1 import compiler_pb2
+from tests.compiler.foreign import EMULATED, Foreign, Machine
+from tests.compiler.operators import assert_same_bits, edges, programs_of
+from tests.compiler.programs import module, outputs
+from tests.compiler.test_corpus import BY_NAME, ON_CPU, arguments_of
+
+OPTIONS = compiler_pb2.BuildOptions()
+#: e_machine of an ELF file, and what its flags must say of the calling convention: hard float on arm and riscv64.
+ELF = {"x86_64": (62, 0), "aarch64": (183, 0), "arm": (40, 0x400), "riscv64": (243, 0x4)}
+#: What a library may need of a device, at most.
+DEVICE_LIBRARIES = {
+    "linux": {"libm.so.6", "libc.so.6", "libpthread.so.0"},
+    "android": {"libm.so", "libc.so"},
+    "windows": {"kernel32.dll", "api-ms-win-core-synch-l1-2-0.dll"},
+}
+TRIPLES = [llvm_triple(*host) for host in HOSTS]
+
+
+def cpu_tags() -> list[str]:
+    """Tags of CPUs and of devices with one, each with the parts that are for a CPU."""
+    return [tag for tag in TAGS if all(p.kind == "llvm" and not p.buildable_reason() for p in Target(tag).variants())]
+
+
+def corpus_module(corpus: Path, name: str) -> IRModule:
+    return parse((corpus / f"{name}.py").read_text(), name)
+
+
+@pytest.mark.parametrize("word", [*cpu_tags(), *TRIPLES])
+def test_every_cpu_target_builds_a_library_that_needs_no_more_than_its_system_has(corpus: Path, word: str) -> None:
+    assert Target(word).buildable_reason() is None
+    for part in Target(word).variants():
+        arch, system = str(part.attributes["arch"]), str(part.attributes["os"])
+        for name in ("matmul_2d", "softmax_last"):
+            built = build_variant(corpus_module(corpus, name), part, OPTIONS)
+            requires = built.variant.requires
+            assert (requires.arch, requires.os) == (arch, system)
+            assert set(requires.cpu_features) == part.enabled_features()
+            assert list(requires.libraries) == list(needed_libraries(built.library))
+            assert set(requires.libraries) <= DEVICE_LIBRARIES[system]
+            if system == "windows":
+                assert built.library[:2] == b"MZ"
+                continue
+            machine, flags = struct.unpack_from("<H", built.library, 18)[0], ELF[arch][1]
+            assert (built.library[:4], machine) == (b"\x7fELF", ELF[arch][0])
+            wide = built.library[4] == 2
+            hard_float = struct.unpack_from("<I", built.library, 48 if wide else 36)[0] & flags
+            assert hard_float == (0 if system == "android" and arch == "arm" else flags)
+
+
+@pytest.mark.parametrize("word", ["aarch64-windows", "x86_64-darwin", "llvm arch=riscv64 os=android"])
+def test_a_host_that_nothing_links_for_is_refused_by_its_name(word: str) -> None:
+    arch, system = (Target(word).attributes[name] for name in ("arch", "os"))
+    with pytest.raises(UnsupportedTarget, match=f"no linking for {arch} on {system} yet"):
+        build_variant(module(), Target(word), OPTIONS)
+
+
+def test_there_is_a_runtime_for_every_host() -> None:
+    assert set(HOSTS) <= set(ZIG_TARGETS)
+    for arch, system in HOSTS:
+        assert LlvmMachine.of(Target(f"llvm arch={arch} os={system}"), 3).triple == llvm_triple(arch, system)
+
+
+@pytest.fixture(scope="module", params=["arm", "riscv64", "aarch64"])
+def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """A machine of another architecture with Linux; ``machine.target`` is what to build for it."""
+    return Machine(request.param, "linux", tmp_path_factory.mktemp(request.param))
+
+
+emulated = pytest.mark.emulated
+
+
+@emulated
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_corpus_program_gives_its_stored_outputs_there(corpus: Path, machine: Machine, name: str) -> None:
+    case = BY_NAME[name]
+    foreign = Foreign(corpus_module(corpus, name), machine.target, machine)
+    arguments, expected = arguments_of(case, np.load(corpus / f"{name}.npz"))
+    foreign(case["func"], *arguments)
+    for actual, wanted in expected:
+        np.testing.assert_allclose(actual, wanted, rtol=case["rtol"], atol=case["atol"])
+
+
+def edge_inputs(group: str, dtypes: tuple[str, ...], vectorized: bool) -> list[list[np.ndarray[Any, Any]]]:
+    """Calls' inputs where things go wrong: all pairs of edge values; for vectors some, eight at a time."""
+    values = edges(dtypes[0])
+    inputs = [values] if len(dtypes) == 1 else [np.repeat(values, len(values)), np.tile(values, len(values))]
+    if group == "divisions":
+        inputs = [x[inputs[1] != 0] for x in inputs]
+    if not vectorized:
+        return [inputs]
+    starts = np.linspace(0, max(len(inputs[0]) - 8, 0), 2, dtype=int)
+    return [[np.resize(x[s : s + 8], 8) for x in inputs] for s in starts]
+
+
+@emulated
+@pytest.mark.parametrize("group", ["operators", "divisions", "casts"])
+def test_operators_mean_there_what_the_interpreter_says(machine: Machine, group: str) -> None:
+    programs = programs_of(group)
+    built = module(**{name: func for name, (func, _) in programs.items()})
+    foreign = Foreign(built, machine.target, machine, opt_level=1, opt_level_set=True)
+    for name, (func, dtypes) in programs.items():
+        vectorized = name.endswith("_vectorized")
+        for inputs in edge_inputs(group, dtypes, vectorized):
+            if machine.arch == "arm" and vectorized and dtypes[0] in ("float32", "bfloat16"):
+                inputs = [without_denormals(x) for x in inputs]
+            expected, actual = (outputs(func, len(dtypes), len(inputs[0])) for _ in range(2))
+            run(built, name, [*inputs, *expected])
+            foreign(name, *inputs, *actual)
+            for param, a, e in zip(func.params[len(dtypes) :], actual, expected):
+                assert_same_bits(a, e, f"{name}: {param.name}", inputs)
+
+
+def without_denormals(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """NEON of 32-bit Arm takes float32's smallest values for zero and gives zero for them."""
+    return np.where(np.abs(values) < np.finfo(np.float32).tiny, np.copysign(values.dtype.type(0), values), values)
+
+
+DIVIDE = """
+from crossfarm.script import tir as T
+@T.prim_func
+def divide(a: T.handle, b: T.handle, q: T.handle, r: T.handle):
+    n = T.int64()
+    A = T.match_buffer(a, (n,), "{dtype}")
+    B = T.match_buffer(b, (n,), "{dtype}")
+    Q = T.match_buffer(q, (n,), "{dtype}")
+    R = T.match_buffer(r, (n,), "{dtype}")
+    for i in range(n):
+        Q[i] = A[i] // B[i]
+        R[i] = A[i] % B[i]
+"""
+
+
+@emulated
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("cpu", ["cortex-a7", "cortex-a9", "generic"])
+def test_arm_divides_with_and_without_an_instruction(machine: Machine, cpu: str, dtype: str) -> None:
+    if machine.arch != "arm":
+        cpu = str(machine.target.attributes["cpu"])
+    built = parse(DIVIDE.format(dtype=dtype))
+    foreign = Foreign(built, Target(f"llvm arch={machine.arch} cpu={cpu}"), machine)
+    rng = np.random.default_rng(5)
+    bits = np.iinfo(dtype).bits
+    # of every number of digits
+    a, b = (
+        (rng.integers(0, 2**63, 4096, np.uint64) << 1 >> rng.integers(64 - bits, 64, 4096, np.uint64)).astype(dtype)
+        for _ in range(2)
+    )
+    b[b == 0] = 1
+    if dtype.startswith("int"):
+        a[::2], b[::3] = -a[::2], -b[::3]
+    q, r = np.zeros_like(a), np.zeros_like(a)
+    foreign("divide", a, b, q, r)
+    np.testing.assert_array_equal(q, a // b)
+    np.testing.assert_array_equal(r, a % b)
+    with pytest.raises(ProgramError, match="division by zero"):
+        foreign("divide", a, b * 0, q, r)
+
+
+FLOATS = """
+from crossfarm.script import tir as T
+@T.prim_func
+def norms(a: T.handle, b: T.handle, c: T.handle):
+    n = T.int64()
+    A = T.match_buffer(a, (n, 37), "float64")
+    B = T.match_buffer(b, (n,), "float64")
+    C = T.match_buffer(c, (n, 37), "float64")
+    for i in T.parallel(n):
+        with T.block("row"):
+            vi = T.axis.spatial(n, i)
+            total = T.alloc_buffer((1,), "float64")
+            total[0] = T.float64(0)
+            for j in range(37):
+                total[0] = total[0] + T.exp(A[vi, j]) * T.sin(A[vi, j])
+            B[vi] = T.sqrt(T.abs(total[0])) + T.Cast("float64", vi // T.int64(3))
+            for j in range(37):
+                C[vi, j] = T.pow(T.abs(A[vi, j]), T.float64(0.3)) + T.asinh(A[vi, j]) + B[vi]
+"""
+
+
+@emulated
+def test_float64_functions_on_the_threads_of_a_parallel_loop(machine: Machine) -> None:
+    built = parse(FLOATS)
+    foreign = Foreign(built, machine.target, machine, schedule="none")
+    assert set(foreign.built.variant.requires.libraries) == DEVICE_LIBRARIES["linux"]
+    a = np.random.default_rng(2).normal(size=(50, 37))
+    results = []
+    for call in (lambda *args: run(built, "norms", args), lambda *args: foreign("norms", *args)):
+        results.append((np.zeros(50), np.zeros((50, 37))))
+        call(a, *results[-1])
+    for expected, actual in zip(*results):
+        np.testing.assert_allclose(actual, expected, rtol=1e-14)
+
+
+def test_a_missing_emulator_is_a_failure_in_ci(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", os.fspath(tmp_path))
+    monkeypatch.setenv("CI", "1")
+    with pytest.raises(pytest.fail.Exception, match="make system-packages"):
+        Machine("riscv64", "linux", tmp_path)
+    assert set(EMULATED) == {"arm", "riscv64", "aarch64"}
+
+
+def test_a_function_that_nothing_links_against_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("compiler_service.build.support_objects", lambda arch, system: ())
+    with pytest.raises(BuildFailed, match=r"undefined symbol: __aeabi_u?ldivmod"):
+        build_variant(parse(DIVIDE.format(dtype="int64")), Target("armv7-linux-generic"), OPTIONS)
