@@ -70,6 +70,7 @@ proto: $(STUBS) ## Python stubs of proto/ in crossfarm/wire/v1
 system-packages: ## Debian's packages that tests need: emulators, and what other architectures' programs load
 	@missing=""; \
 	command -v qemu-aarch64-static >/dev/null || command -v qemu-aarch64 >/dev/null || missing=qemu-user-static; \
+	command -v wine64 >/dev/null || [ -x /usr/lib/wine/wine64 ] || missing="$$missing wine64"; \
 	for triple in $(CROSS_TRIPLES); do \
 		[ -e /usr/$${triple%:*}/lib/libc.so.6 ] || missing="$$missing libc6-$${triple#*:}-cross"; \
 	done; \

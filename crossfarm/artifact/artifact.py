@@ -167,9 +167,11 @@ def write_artifact(
         manifest.ir_section = put(container.IR, f"{name}.cfir", module)
     for index, (variant, code) in enumerate(zip(manifest.variants, codes)):
         label = f"variant-{index}/" if len(variants) > 1 else ""
-        kind, file = (container.KERNELS, _KERNEL_FILES.get(variant.runtime, "kernels"))
-        if not variant.kernels:
-            kind, file = container.LIBRARY, "library"
+        kind, file = container.LIBRARY, "library"
+        if variant.kernels:
+            kind, file = container.KERNELS, _KERNEL_FILES.get(variant.runtime, "kernels")
+        elif variant.requires.os == "windows":
+            file = "library.dll"  # Windows loads no library whose name does not end like this
         variant.library_section = put(kind, f"{label}{file}", code, critical=True) if code else 0
         for source, text in sorted(sources[index].items()) if sources else ():
             put(container.SOURCE, f"{label}{source}", text.encode())

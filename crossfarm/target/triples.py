@@ -42,6 +42,7 @@ HOSTS = (
     ("x86_64", "android"),
     ("aarch64", "android"),
     ("arm", "android"),
+    ("x86_64", "windows"),
 )
 
 

@@ -27,6 +27,27 @@ def test_one_artifact_serves_two_architectures() -> None:
     assert select_variant(artifact, PI4).requires.arch == "aarch64"
 
 
+HOSTS = ("x86-64-v2", "windows-x86-64", "x86_64-linux-android", "aarch64-linux-generic", "aarch64-android-generic",
+         "armv7-linux-generic", "armv7-linux-androideabi", "riscv64-linux-generic")  # fmt: skip
+
+
+@pytest.mark.parametrize("word", HOSTS)
+def test_an_artifact_for_many_hosts_has_one_variant_for_each(word: str) -> None:
+    target = Target(word)
+    arch, system = str(target.attributes["arch"]), str(target.attributes["os"])
+    device = DeviceCapabilities("cpu", arch, system, target.enabled_features(), has_library=lambda _: True)
+    chosen = select_variant(samples.artifact(*HOSTS), device)
+    assert Target.from_proto(chosen.target) == target.resolved()
+    others = samples.artifact(*(other for other in HOSTS if other != word))
+    with pytest.raises(IncompatibleArtifact, match=f"cannot run artifact 'sample'.*not {system}"):
+        select_variant(others, device)
+
+
+def test_a_windows_library_is_named_as_windows_loads_it() -> None:
+    names = [s.name for s in samples.artifact("x86-64-v2", "windows-x86-64").manifest.sections if s.critical]
+    assert [n for n in names if "library" in n] == ["variant-0/library", "variant-1/library.dll"]
+
+
 def test_this_machine_runs_what_is_built_for_it() -> None:
     assert select_variant(samples.artifact("llvm"), DeviceCapabilities.of_host())
     artifact = write_artifact("m", [samples.variant("native")], [b"so"])
