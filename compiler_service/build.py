@@ -86,9 +86,7 @@ def build_variant(
     if opt_level > 3:
         raise BuildFailed(f"there is no optimization level {opt_level}; the levels are 0 to 3")
     if native:
-        variant, library = native_variant.build_native(
-            lowered, module, target, step, opt_level=opt_level, kept=kept
-        )
+        variant, library = native_variant.build_native(lowered, module, target, step, opt_level=opt_level, kept=kept)
         code, toolchain = library.code, library.toolchain
     else:
         variant, device = kernel_variant.build_kernels(lowered, module, target, step)

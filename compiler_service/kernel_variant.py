@@ -127,8 +127,8 @@ def _check_limits(kernel: Kernel, shared_bytes: int, target: Target) -> None:
     if limit and kernel.threads_per_group > limit:
         x, y, z = kernel.group
         raise BuildFailed(
-            f"kernel {kernel.name!r} has {kernel.threads_per_group} threads in a group ({x} × {y} × {z}), target {target} "
-            f"allows {limit}",
+            f"kernel {kernel.name!r} has {kernel.threads_per_group} threads in a group ({x} × {y} × {z}), target "
+            f"{target} allows {limit}",
             hint="bind shorter loops to threadIdx, or name a target with a higher max_threads_per_group",
         )
     shared = int(str(target.attributes.get("shared_bytes", 0)))

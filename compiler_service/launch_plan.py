@@ -50,9 +50,7 @@ def kernel_message(kernel: Kernel, function: str, shared_bytes: int) -> pb.Kerne
         shared_bytes=shared_bytes,
         functions=[function],
         parameters=[
-            pb.KernelParameter(
-                name=p.name, buffer=isinstance(p, Buffer), dtype=p.dtype, written=p in kernel.written
-            )
+            pb.KernelParameter(name=p.name, buffer=isinstance(p, Buffer), dtype=p.dtype, written=p in kernel.written)
             for p in kernel.params
         ],
     )
@@ -145,4 +143,3 @@ def _whole(extent: Expr) -> Expr:
     if not any(isinstance(n, Var) for n in walk(extent)):
         return extent
     return Binary("max", extent, IntImm(0, extent.dtype))
-

@@ -41,7 +41,9 @@ def probe(name: str) -> list[DeviceDescription]:
     except subprocess.TimeoutExpired:
         log.warning("driver %s did not answer within %g s: its devices are left out", name, PROBE_SECONDS)
     except (subprocess.CalledProcessError, OSError, ValueError, KeyError) as failure:
-        said = failure.stderr.decode(errors="replace")[-500:] if isinstance(failure, subprocess.CalledProcessError) else ""
+        said = (
+            failure.stderr.decode(errors="replace")[-500:] if isinstance(failure, subprocess.CalledProcessError) else ""
+        )
         log.warning("driver %s cannot be asked for its devices: %s %s", name, failure, said)
     return []
 

@@ -2,13 +2,14 @@
 
 ``launch.json`` is all that it takes to run an artifact's kernels without crossfarm:
 
-- ``code``: the file with the kernels; ``kernels``: threads of a group, shared bytes (declared in the code) and parameters
-  of each, buffers before scalars.
-- ``functions``: name → parameters, and ``launches`` in order. Each has a ``kernel``, its ``grid`` in groups along x, y, z
-  and one argument a parameter: ``{"parameter": i}`` (the function's), ``{"workspace": offset, "bytes": n}`` (in a buffer
-  of ``workspace_bytes``) or ``{"value": n}``.
-- A size that depends on shapes is text, as ``"(n + 255) // 256"``: integers, names of ``symbols``, ``+ - * // %``, ``min``
-  and ``max``, with Python's meaning. A symbol is the parameter's dimension that is just its name, or the scalar so named.
+- ``code``: the file with the kernels; ``kernels``: threads of a group, shared bytes (declared in the code) and
+  parameters of each, buffers before scalars.
+- ``functions``: name → parameters, and ``launches`` in order. Each has a ``kernel``, its ``grid`` in groups along
+  x, y, z and one argument a parameter: ``{"parameter": i}`` (the function's), ``{"workspace": offset, "bytes": n}``
+  (in a buffer of ``workspace_bytes``) or ``{"value": n}``.
+- A size that depends on shapes is text, as ``"(n + 255) // 256"``: integers, names of ``symbols``, ``+ - * // %``,
+  ``min`` and ``max``, with Python's meaning. A symbol is the dimension of a parameter that is just its name, or the
+  scalar so named.
 - ``status``, where a function has it, is an int32 in the workspace: set it to 0 before, and look up what is not 0 in
   ``failures`` (from 1) after.
 """

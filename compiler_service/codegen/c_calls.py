@@ -31,7 +31,7 @@ def float_call(r: ExprRenderer, name: str, args: list[str], dtype: str) -> str:
         exp = r.dialect.functions["exp"]
         symbol = r.helper(
             f"cf_sigmoid_{dtype}",
-            f"{type_} {{name}}({type_} x) {{ {type_} e = {exp}(-fabs(x)); return (x >= 0 ? {one} : e) / ({one} + e); }}",
+            f"{type_} {{name}}({type_} x) {{\n  {type_} e = {exp}(-fabs(x));\n  return (x >= 0 ? {one} : e) / ({one} + e); }}",
         )
         return f"{symbol}({args[0]})"
     if name in r.dialect.functions:
@@ -73,9 +73,11 @@ def _count_bits(r: ExprRenderer, node: Call) -> str:
     bits = dt.bits(dtype)
     width = 64 if bits == 64 else 32
     unsigned, narrow = r.dialect.types[f"uint{width}"], r.dialect.types[f"uint{bits}"]
-    body = r.dialect.int_functions[node.op if width == 32 else f"{node.op}64"] if (
-        f"{node.op}64" in r.dialect.int_functions
-    ) else r.dialect.int_functions[node.op]
+    body = (
+        r.dialect.int_functions[node.op if width == 32 else f"{node.op}64"]
+        if (f"{node.op}64" in r.dialect.int_functions)
+        else r.dialect.int_functions[node.op]
+    )
     symbol = r.helper(f"cf_{node.op}_{width}", f"int {{name}}({unsigned} x) {{ return (int){body}; }}")
     text = f"{symbol}(({narrow}){r.emit(node.args[0])})"
     if node.op == "clz" and bits < 32:
@@ -125,7 +127,8 @@ def _q_multiply_shift(r: ExprRenderer, node: Call) -> str:
     wide = r.type("int64")
     symbol = r.helper(
         "cf_q_multiply_shift",
-        f"{wide} {{name}}({wide} x, {wide} y, {wide} q, {wide} s) {{ {wide} left = s > 0 ? s : 0, right = (s < 0 ? -s : 0) + q;\n"
+        f"{wide} {{name}}({wide} x, {wide} y, {wide} q, {wide} s) {{\n"
+        f"  {wide} left = s > 0 ? s : 0, right = (s < 0 ? -s : 0) + q;\n"
         f"  return ((x << left) * y + (({wide})1 << (right - 1))) >> right; }}",
     )
     args = ", ".join(r.convert(r.emit(a), a.dtype, "int64") for a in node.args)

@@ -37,8 +37,8 @@ from crossfarm.ir.expr import (
 from crossfarm.ir.intrinsics import EXTERN_ALLOWED
 
 _SIGNS = {
-    "add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">=",
-    "and": "&&", "or": "||", "bitand": "&", "bitor": "|", "bitxor": "^",
+    "add": "+", "sub": "-", "mul": "*", "div": "/", "eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">",
+    "ge": ">=", "and": "&&", "or": "||", "bitand": "&", "bitor": "|", "bitxor": "^",
 }  # fmt: skip
 _APPLY: dict[str, Callable[[int, int], int]] = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 DIVISIONS = ("div", "mod", "floordiv", "floormod")
@@ -171,7 +171,9 @@ class ExprRenderer:
         return f"({text})" if text.startswith("-") else text
 
     def _StringImm(self, node: StringImm) -> str:
-        raise BuildFailed(f"kernel {self.kernel!r}: a string ({node.value!r}) is not a value that code can compute with")
+        raise BuildFailed(
+            f"kernel {self.kernel!r}: a string ({node.value!r}) is not a value that code can compute with"
+        )
 
     def _Let(self, node: Let) -> str:
         name = self.names.of(node.var)
@@ -271,7 +273,9 @@ class ExprRenderer:
         sign = "/" if "div" in op else "%"
         zero_safe = "b = b == 0 ? 1 : b;"
         if dt.is_unsigned(dtype):
-            return self.helper(f"cf_{op}_{dtype}", f"{type_} {{name}}({type_} a, {type_} b) {{ {zero_safe} return a {sign} b; }}")
+            return self.helper(
+                f"cf_{op}_{dtype}", f"{type_} {{name}}({type_} a, {type_} b) {{ {zero_safe} return a {sign} b; }}"
+            )
         unsigned = self.dialect.types[f"uint{dt.bits(dtype)}"]
         over = f"({type_})(0 - ({unsigned})a)" if sign == "/" else "0"
         body = f"{zero_safe} if (b == -1) return {over}; {type_} q = a / b, r = a % b; "
@@ -300,9 +304,11 @@ class ExprRenderer:
                 if source == "float64":
                     return self._narrow_double(value, dtype)
                 return self.narrow(self.convert(value, source, "float32"), dtype)
-            return self._narrow_double(self.convert(self._odd(value, source), source, "float64"), dtype) if (
-                dt.bits(source) == 64
-            ) else self._narrow_double(self.convert(value, source, "float64"), dtype)
+            return (
+                self._narrow_double(self.convert(self._odd(value, source), source, "float64"), dtype)
+                if (dt.bits(source) == 64)
+                else self._narrow_double(self.convert(value, source, "float64"), dtype)
+            )
         if dt.is_float(source) and dt.is_int(dtype):
             if source == "float16":
                 value, source = f"(float){value}", "float32"
@@ -356,11 +362,14 @@ class ExprRenderer:
         type_ = self.type(source)
         u64 = self.dialect.types["uint64"]
         large = "x >> 53 != 0" + (" && x >> 53 != -1" if dt.is_signed(source) else "")
-        return self.helper(
-            f"cf_odd_{source}",
-            f"{type_} {{name}}({type_} x) {{ {u64} low = ({u64})x & 0x7ffUL;\n"
-            f"  return {large} ? ({type_})((({u64})x - low) | ((low + 0x7ffUL) & 0x800UL)) : x; }}",
-        ) + f"({bare(value)})"
+        return (
+            self.helper(
+                f"cf_odd_{source}",
+                f"{type_} {{name}}({type_} x) {{ {u64} low = ({u64})x & 0x7ffUL;\n"
+                f"  return {large} ? ({type_})((({u64})x - low) | ((low + 0x7ffUL) & 0x800UL)) : x; }}",
+            )
+            + f"({bare(value)})"
+        )
 
     def helper(self, name: str, definition: str) -> str:
         """Makes sure of a helper function; its name."""
@@ -405,4 +414,3 @@ def bare(text: str) -> str:
         if depth == 0 and position < len(text) - 1:
             return text
     return text[1:-1]
-

@@ -9,6 +9,7 @@ from compiler_service.codegen.c_expr import ExprRenderer, bare, may_be_wide
 from compiler_service.codegen.c_names import Names
 from compiler_service.codegen.kernel import Kernel, elements
 from compiler_service.passes.insert_barriers import is_barrier
+from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Interval, const_int
 from crossfarm.ir.buffer import Buffer
@@ -25,7 +26,6 @@ from crossfarm.ir.stmt import (
     Stmt,
     While,
 )
-from crossfarm.errors import BuildFailed
 
 #: A loop of at most so many iterations is unrolled by the device's compiler where the program asks for it.
 _UNROLL = 64

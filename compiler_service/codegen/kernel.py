@@ -6,7 +6,6 @@ indices; ``Kernel.of`` reads one. The rest of the body is what one thread does.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,6 +20,10 @@ from crossfarm.ir.visitor import walk
 
 if TYPE_CHECKING:
     from crossfarm.ir.function import Param, PrimFunc
+
+
+#: Groups along one axis that no device exceeds.
+_MOST_GROUPS = (1 << 31) - 1
 
 
 @dataclass(frozen=True)
@@ -89,12 +92,12 @@ class Kernel:
         """What the threads of a group share, each buffer aligned to 16 bytes."""
         return sum(-(-elements(b) * dt.itemsize(b.dtype) // 16) * 16 for b in self.shared)
 
-    def last_index(self, tag: str) -> float:
-        """The largest value of the index ``tag``; infinity where the grid's size is symbolic."""
-        extents = dict(zip((*GROUP_TAGS, *THREAD_TAGS), (*self.grid, *self.group)))
-        extent = extents[tag]
-        count = extent if isinstance(extent, int) else const_int(extent)
-        return math.inf if count is None else count - 1
+    def last_index(self, tag: str) -> int:
+        """The largest value of the index ``tag``; what no device exceeds where the grid's size is symbolic."""
+        if tag in THREAD_TAGS:
+            return self.group[THREAD_TAGS.index(tag)] - 1
+        count = const_int(self.grid[GROUP_TAGS.index(tag)])
+        return _MOST_GROUPS if count is None else count - 1
 
     @property
     def threads_per_group(self) -> int:

@@ -106,7 +106,10 @@ def emit_module(kernels: Sequence[Kernel], target: Target) -> str:
         OPENCL_C,
         native_half=native,
         prelude=lambda dtypes: "\n".join(
-            [*(["#pragma OPENCL EXTENSION cl_khr_fp16 : enable"] if native and "float16" in dtypes else []), _prelude(dtypes)]
+            [
+                *(["#pragma OPENCL EXTENSION cl_khr_fp16 : enable"] if native and "float16" in dtypes else []),
+                _prelude(dtypes),
+            ]
         ).strip(),
     )
     return render_module(kernels, dialect)

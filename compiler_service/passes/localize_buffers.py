@@ -148,7 +148,9 @@ class _Sinker:
 
     def _is_one_threads_own(self) -> bool:
         """True when no other thread sees the buffer and one may keep so much to itself."""
-        if self.placed is None or any(isinstance(n, For) and n.kind == "thread_binding" for n in walk(self.placed.body)):
+        if self.placed is None or any(
+            isinstance(n, For) and n.kind == "thread_binding" for n in walk(self.placed.body)
+        ):
             return False
         size = dt.itemsize(self.placed.buffer.dtype)
         for extent in self.placed.buffer.shape:

@@ -144,8 +144,10 @@ class _Placer(Mutator):
         return node if body is node.body else replace(node, body=body)
 
     def mutate_Allocate(self, node: Allocate) -> Stmt:
-        size = _round_up(self._bytes(node.buffer), self.options.align) if self.options.align > _ALIGN else self._bytes(
-            node.buffer
+        size = (
+            _round_up(self._bytes(node.buffer), self.options.align)
+            if self.options.align > _ALIGN
+            else self._bytes(node.buffer)
         )
         constant = const_int(size)
         fixed_shape = all(isinstance(extent, IntImm) for extent in stored_shape(node.buffer))

@@ -13,7 +13,18 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, IntImm, Let, Not, Select, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
-from crossfarm.ir.stmt import Allocate, AssertStmt, BufferStore, Evaluate, For, IfThenElse, LetStmt, SeqStmt, Stmt, While
+from crossfarm.ir.stmt import (
+    Allocate,
+    AssertStmt,
+    BufferStore,
+    Evaluate,
+    For,
+    IfThenElse,
+    LetStmt,
+    SeqStmt,
+    Stmt,
+    While,
+)
 from crossfarm.ir.visitor import Mutator, children, seq, walk
 
 if TYPE_CHECKING:

@@ -99,8 +99,8 @@ class _Split:
                 return seq(then, self._statement(node.else_body, at.where(Not(node.condition))))
             case LetStmt() | IfThenElse() | While():
                 raise BuildFailed(
-                    f"function {self.name!r}: whether or how a nest bound to threads runs depends on data that only the "
-                    "device has",
+                    f"function {self.name!r}: whether or how a nest bound to threads runs depends on data that only "
+                    "the device has",
                     hint="move the condition into the nest",
                 )
         return self._launch(node, at)
@@ -361,7 +361,8 @@ def _inward(node: Allocate, function: str) -> Stmt:
                 at = users[0]
                 return SeqStmt((*body.stmts[:at], replace(node, body=body.stmts[at]), *body.stmts[at + 1 :]))
             raise BuildFailed(
-                f"function {function!r}: {node.buffer.name!r} is {node.buffer.scope} memory, and {len(users)} kernels use it",
+                f"function {function!r}: {node.buffer.name!r} is {node.buffer.scope} memory, and {len(users)} kernels use "
+                "it",
                 hint="what one kernel leaves for another must be in global memory (set_scope)",
             )
         case Allocate() | AttrStmt():

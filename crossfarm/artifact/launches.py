@@ -71,7 +71,11 @@ class LaunchPlanner:
         self._workspace = self._size(plan.workspace_bytes)
         self._status = self._region(plan.status) if plan.HasField("status") else None
         self._launches = [
-            (self._kernel(launch.kernel), [self._size(g) for g in launch.grid], [self._value(a) for a in launch.arguments])
+            (
+                self._kernel(launch.kernel),
+                [self._size(g) for g in launch.grid],
+                [self._value(a) for a in launch.arguments],
+            )
             for launch in plan.launches
         ]
         for kernel, grid, values in self._launches:

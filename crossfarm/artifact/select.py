@@ -120,9 +120,7 @@ def missing(variant: Variant, device: DeviceCapabilities) -> list[str]:
     if absent := sorted(set(needs.device_features) - device.features):
         reasons.append(f"needs {', '.join(absent)}, which the device does not have")
     if device.threads_per_group and needs.threads_per_group > device.threads_per_group:
-        reasons.append(
-            f"has groups of {needs.threads_per_group} threads, the device allows {device.threads_per_group}"
-        )
+        reasons.append(f"has groups of {needs.threads_per_group} threads, the device allows {device.threads_per_group}")
     if device.shared_bytes and needs.shared_bytes > device.shared_bytes:
         reasons.append(f"needs {needs.shared_bytes:,} bytes of shared memory, the device has {device.shared_bytes:,}")
     if device.version and needs.device_version and _version(needs.device_version) > _version(device.version):

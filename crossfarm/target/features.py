@@ -1,6 +1,6 @@
 """What kernels may need of a device beyond the least that its kind has: a vocabulary of one-word names.
 
-A variant of an artifact lists what its kernels need, a device what it has (attribute ``features``, separated by commas).
+A variant of an artifact lists what its kernels need, a device what it has: attribute ``features``, commas between.
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ class OpenClDevice:
             self.queue = cl.CommandQueue(self.context)
         except cl.Error as failure:
             raise DeviceLost(
-                f"the OpenCL driver of {device.name} gives no context: {failure}", hint="restart the driver or the machine"
+                f"the OpenCL driver of {device.name} gives no context: {failure}",
+                hint="restart the driver or the machine",
             ) from failure
         words = str(device.opencl_c_version).split()
         self.capabilities = (

@@ -12,7 +12,9 @@ from crossfarm.ir import dtype as dt
 from device_agent.drivers.base import CallArgument
 
 
-def scalar_argument(launch: LaunchOf, position: int, signature: Signature, arguments: Sequence[CallArgument]) -> np.generic:
+def scalar_argument(
+    launch: LaunchOf, position: int, signature: Signature, arguments: Sequence[CallArgument]
+) -> np.generic:
     """The scalar at ``position`` of a launch, as an unsigned integer of its dtype's size that holds its bits."""
     dtype = launch.kernel.parameters[position].dtype
     value = launch.values[position]

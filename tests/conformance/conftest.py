@@ -102,4 +102,3 @@ def check(on_device: OnDevice, module: IRModule, name: str, args: Sequence[Any],
             decided = expected == other
             np.testing.assert_allclose(actual[decided], expected[decided], rtol=rtol, err_msg=f"argument {position}")
     return there
-

@@ -18,9 +18,7 @@ from tests.conformance.conftest import OnDevice
 
 ADD_ONE = parse(source(A_B, "for i in range(64):\n    B[i] = A[i] + T.float32(1)"))
 ENDLESS = parse(source(A_B, "B[0] = A[0]\nwhile B[0] < T.float32(1):\n    B[0] = B[0] * T.float32(1)"))
-DOUBLE = parse(
-    source(A_B.replace("float32", "float64"), "for i in range(64):\n    B[i] = A[i] + T.float64(1)")
-)
+DOUBLE = parse(source(A_B.replace("float32", "float64"), "for i in range(64):\n    B[i] = A[i] + T.float64(1)"))
 
 
 @pytest.fixture
@@ -97,7 +95,7 @@ def test_kernels_beyond_the_device_are_refused_when_they_are_loaded(gpu_kind: st
     manifest.variants[0].requires.device_features.append("telepathy")
     manifest.variants[0].requires.threads_per_group = 1 << 20
     beyond = artifact.rewritten(manifest)
-    with pytest.raises(cf.IncompatibleArtifact, match="telepathy.*groups of 1048576 threads"):
+    with pytest.raises(cf.IncompatibleArtifact, match=r"telepathy.*groups of 1048576 threads"):
         device.load(beyond)["f"]
 
 

@@ -72,15 +72,13 @@ def test_a_scalar_argument_may_size_a_temporary(n: int, on_device: OnDevice) -> 
 def test_a_scalar_that_is_also_a_dimension_is_compared_with_it(on_device: OnDevice) -> None:
     body = 'A = T.match_buffer(a, (n,), "float32")\nfor i in range(n):\n    A[i] = T.float32(1)'
     function = on_device.load(parse(source("a: T.handle, n: T.int32", body)))["f"]
-    assert function(np.zeros(8, np.float32), 8) is None or True
-    with pytest.raises((ArgumentError, ProgramError), match="n|A"):
+    function(np.zeros(8, np.float32), 8)
+    with pytest.raises((ArgumentError, ProgramError), match=r"argument A|'n'"):
         function(np.zeros(8, np.float32), 9)
 
 
 def test_a_failed_assertion_ends_the_call_with_its_message(on_device: OnDevice) -> None:
-    function = on_device.load(
-        parse(source(A_B, 'assert A[0] > T.float32(0), "A must be positive"\nB[0] = A[0]'))
-    )["f"]
+    function = on_device.load(parse(source(A_B, 'assert A[0] > T.float32(0), "A must be positive"\nB[0] = A[0]')))["f"]
     arrays = [np.ones(64, np.float32), np.zeros(64, np.float32)]
     function(*arrays)
     assert arrays[1][0] == 1

@@ -76,7 +76,7 @@ def test_operators_mean_what_the_interpreter_says(dtype: str, on_device: OnDevic
 
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_integer_divisions_mean_what_the_interpreter_says(dtype: str, on_device: OnDevice) -> None:
-    func, inputs = programs_of("divisions")[f"{dtype}_serial"]
+    func, _ = programs_of("divisions")[f"{dtype}_serial"]
     if dtype not in on_device.dtypes():
         return
     a, b = _pairs(dtype)

@@ -204,7 +204,9 @@ class TiledProduct:
         column_groups, across, column = sch.split(columns, [None, tile.across, tile.thread_columns])
         steps, step = sch.split(sums, [None, tile.steps])
         sch.reorder(*batch, row_groups, column_groups, down, across, steps, step, row, column)
-        for loop, axis in zip((*batch, row_groups, column_groups), ("blockIdx.z", "blockIdx.y", "blockIdx.x")[-2 - len(batch) :]):
+        for loop, axis in zip(
+            (*batch, row_groups, column_groups), ("blockIdx.z", "blockIdx.y", "blockIdx.x")[-2 - len(batch) :]
+        ):
             sch.bind(loop, axis)
         sch.bind(down, "threadIdx.y")
         sch.bind(across, "threadIdx.x")
