@@ -104,7 +104,7 @@ class TiledProduct:
             sch.compute_inline(sch.get_block(name, func=self.site.function))
         if last is None:
             last = sch.cache_write(self.block, 0, "local")
-        self._one_axis_a_part((left, right))
+        self._one_axis_a_part((left, right), last)
         factors = self._padded((left, right), last)
         sch.set_scope(self.block, 0, "local")
         across, steps = self._tile_loops()
@@ -130,7 +130,7 @@ class TiledProduct:
     def _reindexed(self, factor: Factor, read: int) -> Factor:
         return replace(factor, copy=self.sch.reindex(self.block, ("read", read)))
 
-    def _one_axis_a_part(self, factors: Sequence[Factor]) -> None:
+    def _one_axis_a_part(self, factors: Sequence[Factor], last: BlockRef) -> None:
         """The block runs over one axis of each part, in order; copies and the result are laid out by them."""
         sch, parts = self.sch, self.parts
         for factor, own in zip(factors, (parts.rows, parts.columns)):
@@ -144,7 +144,12 @@ class TiledProduct:
         node = self._node(self.block)
         assert isinstance(node.body, BufferStore)
         stored = [index for index in node.body.indices if isinstance(index, Var)]
+        following = self._node(last)
+        load = next(n for n in walk(following.body) if isinstance(n, BufferLoad) and n.buffer is node.body.buffer)
+        of_axis = dict(zip(load.indices, stored))
+        joined = self._joining([of_axis[axis.var] for axis in following.iter_vars], parts.groups[:-1])
         sch.transform_layout(self.block, ("write", 0), self._joining(stored, parts.groups[:-1]))
+        sch.transform_block_layout(last, joined)
         sch.transform_block_layout(self.block, self._joining([a.var for a in node.iter_vars], parts.groups))
 
     def _axes_of(self, copy: BlockRef) -> list[Var]:
@@ -210,7 +215,8 @@ class TiledProduct:
             sch.bind(loop, axis)
         sch.bind(down, "threadIdx.y")
         sch.bind(across, "threadIdx.x")
-        for loop in (row, column):
+        import os
+        for loop in (row, column, *([step] if os.environ.get("UNR") else [])):
             sch.unroll(loop)
         return across, steps
 
@@ -230,14 +236,13 @@ class TiledProduct:
         loops = dict(zip((axis.var for axis in node.iter_vars), sch.get_loops(factor.copy)[-len(node.iter_vars) :]))
         *_, step, own = [loops[index] for index in node.body.indices if isinstance(index, Var)]
         order = (own, step) if factor.along_sum else (step, own)
-        if factor.along_sum:
-            sch.reorder(*order)
-        extent = const_int(find_loop(self.site.func, order[1].var).extent) or 1
-        lanes = factor.lanes if extent % factor.lanes == 0 else 1
+        sch.reorder(*order)
+        size = tile.steps * const_int(find_loop(self.site.func, own.var).extent) or 1
+        lanes = factor.lanes if not factor.along_sum and size % (tile.threads * factor.lanes) == 0 else 1
         _, down, across, lane = sch.split(fused(sch, order), [None, tile.down, tile.across, lanes])
         sch.bind(down, "threadIdx.y")
         sch.bind(across, "threadIdx.x")
-        if lanes > 1 and not factor.along_sum:
+        if lanes > 1:
             sch.vectorize(lane)
 
     def _node(self, block: BlockRef) -> Block:

@@ -69,13 +69,14 @@ def best_group_tile(
 def _candidates(gpu: Gpu) -> list[GroupTile]:
     sizes = [1 << n for n in range(11)]
     most = min(gpu.threads, 256)
-    return [
+    tiles = (
         GroupTile(r, c, x, y, s)
         for r, c, s in product(_ROWS, _COLUMNS, _STEPS)
         for x in sizes
         for y in sizes
         if min(8, most) <= x <= 64 and x * y <= most and x * y >= min(gpu.warp, most)
-    ]
+    )
+    return [t for t in tiles if t.steps * min(t.rows, t.columns) % t.threads == 0]  # each thread loads as much
 
 
 def _cost(
