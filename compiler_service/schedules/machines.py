@@ -77,6 +77,7 @@ class Gpu:
         shared_bytes: memory that the threads of a group share.
         warp: threads that run in lockstep, or a guess.
         units: multiprocessors, or a guess.
+        is_cpu: whether one core runs a group, thread after thread, neighbours as lanes of vectors.
         fp16: whether it computes in half precision.
     """
 
@@ -85,6 +86,7 @@ class Gpu:
     shared_bytes: int
     warp: int
     units: int
+    is_cpu: bool
     fp16: bool
 
     @classmethod
@@ -98,6 +100,7 @@ class Gpu:
             shared_bytes=max(_number(target, "shared_bytes", 0), 0),
             warp=min(warp if warp > 1 else _USUAL_WARP, threads),
             units=_number(target, "compute_units", _USUAL_UNITS),
+            is_cpu=target.attributes.get("device_type") == "cpu",
             fp16=bool(target.attributes.get("fp16", False)),
         )
 

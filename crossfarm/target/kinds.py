@@ -69,6 +69,7 @@ _GPU = {
     "shared_bytes": Attribute(int, "Memory that the threads of a group share.", 16384),
     "warp_size": Attribute(int, "Threads that run in lockstep.", 1),
     "compute_units": Attribute(int, "Multiprocessors or shader cores."),
+    "device_type": Attribute(str, "What runs a group: a GPU, or one core of a CPU.", "gpu", choices=("gpu", "cpu")),
     "fp16": Attribute(bool, "Half precision arithmetic.", False),
     "fp64": Attribute(bool, "Double precision arithmetic.", False),
 }

@@ -116,6 +116,7 @@ def _describe(cl: Any, device: Any) -> DeviceDescription:
             "version": version,
             "memory_bytes": int(device.global_mem_size),
             "compute_units": int(device.max_compute_units),
+            "device_type": "cpu" if kind == "cpu" else "gpu",
             "max_threads_per_group": int(device.max_work_group_size),
             "shared_bytes": int(device.local_mem_size),
             "fp16": "float16" in features,

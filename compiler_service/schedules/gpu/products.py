@@ -209,14 +209,13 @@ class TiledProduct:
         column_groups, across, column = sch.split(columns, [None, tile.across, tile.thread_columns])
         steps, step = sch.split(sums, [None, tile.steps])
         sch.reorder(*batch, row_groups, column_groups, down, across, steps, step, row, column)
-        for loop, axis in zip(
-            (*batch, row_groups, column_groups), ("blockIdx.z", "blockIdx.y", "blockIdx.x")[-2 - len(batch) :]
-        ):
-            sch.bind(loop, axis)
+        for loop in batch:
+            sch.bind(loop, "blockIdx.z")
+        sch.bind(row_groups, "blockIdx.y")
+        sch.bind(column_groups, "blockIdx.x")
         sch.bind(down, "threadIdx.y")
         sch.bind(across, "threadIdx.x")
-        import os
-        for loop in (row, column, *([step] if os.environ.get("UNR") else [])):
+        for loop in (step, row, column):
             sch.unroll(loop)
         return across, steps
 

@@ -7,14 +7,17 @@ from itertools import product
 
 from compiler_service.schedules.machines import Gpu
 
-#: Results that a thread keeps, along rows and columns.
-_ROWS, _COLUMNS = (1, 2, 4, 8), (1, 2, 4)
-#: Steps of the sum that are shared at a time.
-_STEPS = (8, 16, 32)
+#: Results that a thread keeps, along rows and columns, and steps of the sum that are shared at a time.
+_ROWS, _COLUMNS, _STEPS = (1, 2, 4, 8), (1, 2, 4), (8, 16, 32)
+#: The same where threads are lanes of vectors: a row of them, each with results in as many registers. Neighbouring
+#: results are of neighbouring lanes, so that loads and stores are of whole vectors.
+_CPU_ROWS, _CPU_ACROSS, _CPU_STEPS = (1, 2, 4, 8, 16), (8, 16, 32, 64), (16, 32)
 #: What a load of shared memory, of global memory, and a step's barriers cost, in multiply-adds of one thread.
 _SHARED_LOAD, _GLOBAL_LOAD, _BARRIER = 0.5, 8.0, 16.0
 #: Threads that a multiprocessor needs to hide latencies behind, and results of a thread that do as well.
 _THREADS_IN_FLIGHT, _RESULTS_IN_FLIGHT = 128, 8
+#: Most multiply-adds that are written out for one thread: steps by results.
+_WRITTEN_OUT = 512
 
 
 @dataclass(frozen=True)
@@ -67,16 +70,24 @@ def best_group_tile(
 
 
 def _candidates(gpu: Gpu) -> list[GroupTile]:
-    sizes = [1 << n for n in range(11)]
-    most = min(gpu.threads, 256)
-    tiles = (
-        GroupTile(r, c, x, y, s)
-        for r, c, s in product(_ROWS, _COLUMNS, _STEPS)
-        for x in sizes
-        for y in sizes
-        if min(8, most) <= x <= 64 and x * y <= most and x * y >= min(gpu.warp, most)
-    )
-    return [t for t in tiles if t.steps * min(t.rows, t.columns) % t.threads == 0]  # each thread loads as much
+    if gpu.is_cpu:
+        tiles = [GroupTile(r, 1, x, 1, s) for r, x, s in product(_CPU_ROWS, _CPU_ACROSS, _CPU_STEPS) if x <= gpu.threads]
+    else:
+        most = min(gpu.threads, 256)
+        sizes = [1 << n for n in range(9)]
+        tiles = [
+            GroupTile(r, c, x, y, s)
+            for r, c, s in product(_ROWS, _COLUMNS, _STEPS)
+            for x, y in product(sizes, sizes)
+            if min(8, most) <= x <= 64 and min(gpu.warp, most) <= x * y <= most
+        ]
+    # each thread loads as much as the others
+    return [
+        t
+        for t in tiles
+        if t.steps * min(t.rows, t.columns) % t.threads == 0
+        and t.steps * t.thread_rows * t.thread_columns <= _WRITTEN_OUT
+    ]
 
 
 def _cost(
