@@ -6,10 +6,12 @@ from compiler_service.schedules.base import Rule
 from compiler_service.schedules.gpu.elementwise import Elementwise
 from compiler_service.schedules.gpu.fallback import Fallback, PerResult
 from compiler_service.schedules.gpu.matmul import Matmul
+from compiler_service.schedules.gpu.rows import Rows
 
 #: A block goes to the first that fits.
 RULES: tuple[Rule, ...] = (
     Matmul(),
+    Rows(),
     Elementwise(),
     PerResult(),
     Fallback(),

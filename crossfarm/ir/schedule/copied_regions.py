@@ -51,7 +51,8 @@ def region_at(
 def why_not_written(func: PrimFunc, block: BlockRealize, anchor: Stmt, region: BufferRegion) -> str | None:
     """None when ``block`` writes all of ``region`` over the loops from ``anchor`` down to it, else why not."""
     path = [*_between(func, anchor, block), block, block.block]
-    for store, below in _certain_stores(block.block.body):
+    starts = () if block.block.init is None else _certain_stores(block.block.init)  # each element's first step runs it
+    for store, below in (*starts, *_certain_stores(block.block.body)):
         if store.buffer is not region.buffer:
             continue
         loops, mapping, conditions = _environment([*path, *below])

@@ -276,7 +276,10 @@ class IterMap:
 
     def _top(self, digit: Digit, cut: Size) -> Size:
         """Extent of ``digit // cut`` where that is not exact: only the last digit of a source may be cut so."""
-        if digit.lower * digit.extent != self._total(digit.source):
+        total = self._total(digit.source)
+        if is_rounded_up(digit.extent):
+            return _ceil(total, digit.lower * cut)
+        if digit.lower * digit.extent != total:
             raise NotAffine("divides a remainder by a number that does not divide it")
         return _ceil(digit.extent, cut)
 
