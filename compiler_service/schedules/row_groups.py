@@ -9,8 +9,12 @@ from compiler_service.schedules.nests import Nest, nest_of, same_extent, tempora
 from crossfarm.ir.expr import Var
 
 
-def row_group(site: Site) -> list[Nest] | str:
-    """The blocks from the site's on that work on the same rows, at least one of them a reduction along a row."""
+def row_group(site: Site, *, linked: bool = True) -> list[Nest] | str:
+    """The blocks from the site's on that work on the same rows, at least one of them a reduction along a row.
+
+    Args:
+        linked: each but the first uses what one before it makes; else it is enough that the last one does in the end.
+    """
     order = list(site.open_blocks)
     nests: list[Nest] = []
     for name in order[order.index(site.block) :]:
@@ -31,11 +35,11 @@ def row_group(site: Site) -> list[Nest] | str:
     longest: list[Nest] = []
     for count in range(nests.index(first) + 1, len(nests) + 1):
         candidate = nests[:count]
-        if not _fits_rows(candidate[-1], first, depth, candidate[:-1]):
+        if not _fits_rows(candidate[-1], first, depth, candidate[:-1], linked):
             break
         if _is_closed(site, candidate):
             longest = candidate
-    if not longest or not all(_fits_rows(n, first, depth, ()) for n in longest):
+    if not longest or not all(_fits_rows(n, first, depth, (), linked) for n in longest):
         return "its results are needed beside the rows"
     return longest
 
@@ -59,7 +63,7 @@ def reduces_along_rows(nest: Nest) -> bool:
     return 1 in steps and all(s in (0, 1) for s in steps) and not sliding
 
 
-def _fits_rows(nest: Nest, first: Nest, depth: int, before: Sequence[Nest]) -> bool:
+def _fits_rows(nest: Nest, first: Nest, depth: int, before: Sequence[Nest], linked: bool) -> bool:
     """Whether its first axes are the rows, and it exchanges only whole rows with the blocks before it."""
     axes = nest.block.iter_vars[:depth]
     if len(axes) < depth or any(a.kind != "spatial" for a in axes):
@@ -71,7 +75,7 @@ def _fits_rows(nest: Nest, first: Nest, depth: int, before: Sequence[Nest]) -> b
     row = tuple(a.var for a in axes)
     made = {s.buffer for n in before for s in n.stores}
     shared = [a for a in nest.loads if a.buffer in made]
-    if before and not shared:
+    if linked and before and not shared:
         return False
     return all(_is_row(a.indices, row) for a in (*nest.stores, *shared))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from compiler_service.schedules.base import Rule
+from compiler_service.schedules.gpu.columns import Columns, Whole
 from compiler_service.schedules.gpu.elementwise import Elementwise
 from compiler_service.schedules.gpu.fallback import Fallback, PerResult
 from compiler_service.schedules.gpu.matmul import Matmul
@@ -12,6 +13,8 @@ from compiler_service.schedules.gpu.rows import Rows
 RULES: tuple[Rule, ...] = (
     Matmul(),
     Rows(),
+    Columns(),
+    Whole(),
     Elementwise(),
     PerResult(),
     Fallback(),

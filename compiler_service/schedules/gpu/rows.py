@@ -26,7 +26,7 @@ class Rows:
     name: ClassVar[str] = "rows"
 
     def match(self, site: Site) -> Fit | Refusal:
-        group = row_group(site)
+        group = row_group(site, linked=False)
         if isinstance(group, str):
             return Refusal(group)
         sharing = _sharing(site, group)

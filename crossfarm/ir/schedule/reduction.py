@@ -91,8 +91,7 @@ def rfactor(func: PrimFunc, loop: Var, factor_axis: int) -> tuple[PrimFunc, str]
 
 def _steps_exist(loops: Iterable[For]) -> list[Expr]:
     """The conditions under which each of ``loops`` runs at least once, those that always hold left out."""
-    conditions = [tidy(ops.compare("gt", one.extent, 0)) for one in loops]
-    return [condition for condition in conditions if const_int(condition) != 1]
+    return [tidy(ops.compare("gt", one.extent, 0)) for one in loops if (const_int(one.extent) or 0) <= 0]
 
 
 def _init_nest(
