@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from compiler_service.schedules.base import Site
-from compiler_service.schedules.nests import Nest, nest_of, temporaries
+from compiler_service.schedules.nests import Access, Nest, nest_of, temporaries
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, Var
-from crossfarm.ir.stmt import BufferStore
+from crossfarm.ir.stmt import BufferStore, IterVar
 from crossfarm.ir.visitor import Node, children, walk
 
 #: A chain ends where its result would be computed more often than so many times the number of its elements.
@@ -98,3 +98,25 @@ def _variables(index: object) -> set[object]:
 def widest(nest: Nest) -> str:
     """Of the dtypes in the block, the widest: vectors of all fit registers."""
     return max((a.buffer.dtype for a in (*nest.stores, *nest.loads)), key=dt.itemsize)
+
+
+def transposed_axes(nest: Nest) -> tuple[Access, IterVar] | str:
+    """What is read across the grain, and the axis along which it is contiguous."""
+    if nest.reduced or nest.block.init is not None:
+        return "it reduces"
+    spatial = [a.var for a in nest.spatial]
+    if len(spatial) < 2 or len(nest.stores) != 1 or len(nest.loads) != 1:
+        return "it is not one result of one operand with two axes"
+    (store,), (load,) = nest.stores, nest.loads
+    if [i for i in store.indices if const_int(i) is None] != spatial:
+        return "its axes are not the dimensions of its result, in order"
+    if load.buffer.dtype != store.buffer.dtype:
+        return "it reads another dtype than it writes"
+    along = [a for a in nest.spatial if load.step(a.var) == 1]
+    last = load.step(spatial[-1])
+    if not along or along[-1].var is spatial[-1] or last in (0, 1, None):
+        return "it reads along the axis that it writes along, or along none"
+    used = [i for i in load.indices if const_int(i) is None]
+    if sorted(map(id, used)) != sorted(map(id, spatial)):
+        return "it does not read each element once"
+    return load, along[-1]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from compiler_service.schedules.base import Site
+from compiler_service.schedules.nests import temporaries
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.schedule.dependencies import is_complete_block, producers
+from crossfarm.ir.schedule.dependencies import consumers, is_complete_block, producers
 from crossfarm.ir.schedule.tree import find_block
 from crossfarm.ir.stmt import BufferStore
 
@@ -18,3 +19,14 @@ def padding_before(site: Site, data: Buffer) -> tuple[str, ...]:
         if made is data and single and before.block.name in site.open_blocks:
             return (before.block.name,)
     return ()
+
+
+def private_padding(site: Site, data: Buffer) -> tuple[str, ...]:
+    """The name of the open block that makes ``data`` for the site's block alone, element by element; () for none."""
+    func = site.func
+    return tuple(
+        name
+        for name in padding_before(site, data)
+        if consumers(func, find_block(func, name)) == (find_block(func, site.block),)
+        and data in temporaries(func)
+    )

@@ -203,7 +203,7 @@ REFUSED: list[tuple[str, str, Callable[[Schedule], Call], str, str]] = [
     ("bind", MATMUL, lambda s: (s.bind, loop(s, "C", 2), "blockIdx.x"),
      "iterations of loop k are not independent: it drives the reduce axis v_k of block C", "C"),
     ("bind", MATMUL, lambda s: (s.bind, loop(s, "C", 1), bound(s, "C", 0, "threadIdx.x")),
-     "loop i in the same nest is bound to threadIdx.x", "C"),
+     "loop i in the same nest is bound to threadIdx.x, and they are not threads of one group", "C"),
     ("annotate", MATMUL, lambda s: (s.annotate, block(s, "C"), "note", object()),
      "an attribute holds a object", ""),
     ("unannotate", MATMUL, lambda s: (s.unannotate, block(s, "C"), "note"),

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.cpu.vectors import parallelize, should_stream
-from compiler_service.schedules.nests import Access, Nest, nest_of
+from compiler_service.schedules.maps import transposed_axes
+from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import IntImm
@@ -44,7 +45,7 @@ class Transpose:
         nest = nest_of(site.func, site.block)
         if isinstance(nest, str):
             return Refusal(nest)
-        found = _axes(nest)
+        found = transposed_axes(nest)
         if isinstance(found, str):
             return Refusal(found)
         _, read = found
@@ -58,7 +59,7 @@ class Transpose:
         sch = site.schedule
         nest = nest_of(site.func, fit.blocks[0])
         assert isinstance(nest, Nest), nest
-        found = _axes(nest)
+        found = transposed_axes(nest)
         assert not isinstance(found, str), found
         load, read = found
         side = _side(site, nest, read)
@@ -95,28 +96,6 @@ def _tiles(axis: IterVar, side: int) -> int:
 
 def _divisor(number: int, most: int) -> int:
     return max(d for d in range(1, most + 1) if number % d == 0)
-
-
-def _axes(nest: Nest) -> tuple[Access, IterVar] | str:
-    """What is read across the grain, and the axis along which it is contiguous."""
-    if nest.reduced or nest.block.init is not None:
-        return "it reduces"
-    spatial = [a.var for a in nest.spatial]
-    if len(spatial) < 2 or len(nest.stores) != 1 or len(nest.loads) != 1:
-        return "it is not one result of one operand with two axes"
-    (store,), (load,) = nest.stores, nest.loads
-    if [i for i in store.indices if const_int(i) is None] != spatial:
-        return "its axes are not the dimensions of its result, in order"
-    if load.buffer.dtype != store.buffer.dtype:
-        return "it reads another dtype than it writes"
-    along = [a for a in nest.spatial if load.step(a.var) == 1]
-    last = load.step(spatial[-1])
-    if not along or along[-1].var is spatial[-1] or last in (0, 1, None):
-        return "it reads along the axis that it writes along, or along none"
-    used = [i for i in load.indices if const_int(i) is None]
-    if sorted(map(id, used)) != sorted(map(id, spatial)):
-        return "it does not read each element once"
-    return load, along[-1]
 
 
 def _side(site: Site, nest: Nest, read: IterVar) -> int:

@@ -8,13 +8,17 @@ from compiler_service.schedules.gpu.elementwise import Elementwise
 from compiler_service.schedules.gpu.fallback import Fallback, PerResult
 from compiler_service.schedules.gpu.matmul import Matmul
 from compiler_service.schedules.gpu.rows import Rows
+from compiler_service.schedules.gpu.transpose import Transpose
+from compiler_service.schedules.gpu.windows import Windows
 
 #: A block goes to the first that fits.
 RULES: tuple[Rule, ...] = (
     Matmul(),
+    Windows(),
     Rows(),
     Columns(),
     Whole(),
+    Transpose(),
     Elementwise(),
     PerResult(),
     Fallback(),

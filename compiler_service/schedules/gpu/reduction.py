@@ -55,8 +55,6 @@ class Sharing:
         """
         most = gpu.group(_MOST_CPU_LANES if gpu.is_cpu else _MOST_LANES)
         lanes = most if steps is None else min(most, _power_up_to(max(steps // _FEWEST_STEPS, 1)))
-        if steps is None:
-            lanes = min(lanes, _SINGLE_STAGE)  # a second stage would have to ask whether the first had any step
         if lanes < min(8, most):
             lanes = 1
         rows = max(gpu.group(_SMALL_GROUP) // lanes, 1)
@@ -109,10 +107,13 @@ def _stage(sch: Schedule, block: BlockRef, lane: LoopRef, outer: int, sharing: S
     lane = _loop_of_axis(sch, partial, rank, loops)
     steps = [loop for loop in loops if loop != lane]
     sch.reorder(lane, *steps)
+    is_sure = const_int(_realized(sch, partial).predicate) == 1  # else there may be no step, and nothing to copy
     for number in range(len(writes)):
-        copy = sch.cache_write(partial, number, "local")
-        sch.reverse_compute_at(copy, lane)
-        sch.set_scope(copy, 0, "shared")
+        copy = partial
+        if is_sure:
+            copy = sch.cache_write(partial, number, "local")
+            sch.reverse_compute_at(copy, lane)
+        sch.set_scope(copy, 0 if is_sure else number, "shared")
     sch.decompose_reduction(partial, steps[0])
     sch.bind(lane, sharing.axis)
 

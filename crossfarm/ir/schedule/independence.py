@@ -9,19 +9,20 @@ Yes, when for every buffer that is written under the loop one of these holds:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from crossfarm.ir import ops
 from crossfarm.ir.arith import affine
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Expr, Var
+from crossfarm.ir.expr import Expr, Range, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.schedule.dependencies import is_unit
 from crossfarm.ir.schedule.iter_map import Digit, IterMap, NotAffine, Size, Term, covers_source, is_smaller
 from crossfarm.ir.schedule.touches import Touch, bare_statement, makes_all, reduces_over, touches_under
 from crossfarm.ir.schedule.tree import ancestors, children_of, outermost_blocks, refuse
 from crossfarm.ir.stmt import Block, BlockRealize, For
-from crossfarm.ir.visitor import walk
+from crossfarm.ir.visitor import substitute, walk
 
 
 def require_independent(func: PrimFunc, loop: For, primitive: str, *, reduction: bool = False) -> None:
@@ -72,7 +73,7 @@ def _written(touched: Iterable[Touch]) -> list[Buffer]:
 
 def _partitions(func: PrimFunc, loop: For, touched: Sequence[Touch]) -> bool:
     """True when the element tells the iteration of ``loop``, in the same way for every access."""
-    outer = {s.var: s.extent for s in _scope_loops(func, loop)}
+    outer = {s.var: s.extent for s in reversed(_scope_loops(func, loop))}
     ways = [_decoded(loop, a, outer) for a in touched]
     return ways[0] is not None and all(way == ways[0] for way in ways)
 
@@ -137,10 +138,35 @@ def _repeats(loop: For, touched: Sequence[Touch]) -> bool:
 def _decoded(loop: For, access: Touch, outer: dict[Var, Expr]) -> object:
     """How the element tells the iteration of ``loop``: equal where it does so alike, None where it does not."""
     extents = {**outer, **{f.var: f.extent for f in access.loops}}
+    way = _told(loop.var, loop.extent, access.box, extents)
+    return way if way is not None else _told_by_all(loop, access.box, extents)
+
+
+def _told_by_all(loop: For, box: Sequence[Range], extents: dict[Var, Expr]) -> object:
+    """The same by one count of the iterations of all loops that matter: digits of a loop that was split lie across the
+    loops which it became, and are digits of their count."""
+    used = {n for part in box for e in (part.min, part.extent) for n in walk(e)}
+    loops = {var: extent for var, extent in extents.items() if var in used and not is_unit(extent)}
+    if loop.var not in loops or len(loops) < 2:
+        return None
+    count = Var("count", loop.var.dtype)
+    inner: Expr = ops.const(1, count.dtype)
+    values: dict[Var, Expr] = {var: ops.const(0, var.dtype) for var, extent in extents.items() if is_unit(extent)}
+    for var, extent in reversed(loops.items()):
+        size = ops.cast(extent, count.dtype)
+        values[var] = ops.cast(ops.floormod(ops.floordiv(count, inner), size), var.dtype)
+        inner = ops.mul(inner, size)
+    counted = [Range(substitute(part.min, values), part.extent) for part in box]
+    way = _told(count, inner, counted, {count: inner})
+    return None if way is None else (tuple(loops), _renamed(way, count))
+
+
+def _told(var: Var, extent: Expr, box: Sequence[Range], extents: Mapping[Var, Expr]) -> object:
+    """How the least element of ``box`` tells the value of ``var``; None where that is not known."""
     shape = IterMap(extents)
     digits: dict[Any, list[Digit]] = {}
     way: list[object] = []
-    for dim, part in enumerate(access.box):
+    for dim, part in enumerate(box):
         fixed, moving = _split_fixed(part.min, extents)
         try:
             form = shape.form(moving)
@@ -153,13 +179,22 @@ def _decoded(loop: For, access: Touch, outer: dict[Var, Expr]) -> object:
         above = {t: wide.scale for t, wide in zip(form.terms[1:], form.terms)}
         way.append((dim, fixed, form.constant, tuple((t, above.get(t)) for t in terms)))
     shape.unfold(digits)
-    if covers_source(digits.get(loop.var, []), shape.size(loop.extent)) is not None:
+    if covers_source(digits.get(var, []), shape.size(extent)) is not None:
         return None
-    relevant = [w for w in way if isinstance(w, tuple) and _speaks_of(w[3], loop.var)]
+    relevant = [w for w in way if isinstance(w, tuple) and _speaks_of(w[3], var)]
     return tuple(
-        (dim, fixed, constant, tuple(t for t in terms if _term_speaks_of(t[0], loop.var)))
+        (dim, fixed, constant, tuple(t for t in terms if _term_speaks_of(t[0], var)))
         for dim, fixed, constant, terms in relevant
     )
+
+
+def _renamed(way: Any, count: Var) -> object:
+    """``way`` without the variable that was made for it, so that it equals another one's."""
+    if isinstance(way, Digit):
+        return ("count", way.lower, way.extent) if way.source is count else way
+    if isinstance(way, Term):
+        return (_renamed(way.digit, count), way.scale)
+    return tuple(_renamed(part, count) for part in way) if isinstance(way, tuple) else way
 
 
 def _readable(terms: Sequence[Term], window: Size) -> list[Term]:
@@ -177,7 +212,7 @@ def _readable(terms: Sequence[Term], window: Size) -> list[Term]:
     return found
 
 
-def _split_fixed(value: Expr, loops: dict[Var, Expr]) -> tuple[object, Expr]:
+def _split_fixed(value: Expr, loops: Mapping[Var, Expr]) -> tuple[object, Expr]:
     """The part of a sum without loop variables, as a comparable value, and the rest."""
     form = affine(value)
     fixed = {key for key, atom in form.atoms.items() if not any(n in loops for n in walk(atom))}

@@ -239,6 +239,7 @@ class IterMap:
     def _divide(self, op: str, form: Form, by: Size) -> Form:
         if by.factor <= 0:
             raise NotAffine("divides by a number that is not positive")
+        form = Form(tuple(self._merged(form.terms)), form.constant)
         quotient, rest = [], []
         for term in form.terms:
             above = term.scale.over(by)
