@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from compiler_service.schedules.base import Rule
 from compiler_service.schedules.gpu.columns import Columns, Whole
+from compiler_service.schedules.gpu.conv2d import Conv2d
 from compiler_service.schedules.gpu.elementwise import Elementwise
 from compiler_service.schedules.gpu.fallback import Fallback, PerResult
 from compiler_service.schedules.gpu.matmul import Matmul
@@ -14,6 +15,7 @@ from compiler_service.schedules.gpu.windows import Windows
 #: A block goes to the first that fits.
 RULES: tuple[Rule, ...] = (
     Matmul(),
+    Conv2d(),
     Windows(),
     Rows(),
     Columns(),

@@ -8,7 +8,7 @@ from typing import ClassVar
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.contraction import Contraction, contraction_of
 from compiler_service.schedules.epilogue import epilogue_of
-from compiler_service.schedules.gpu.products import Parts, TiledProduct
+from compiler_service.schedules.gpu.products import Parts, TiledProduct, result_apart
 from compiler_service.schedules.gpu.tiles import GroupTile, best_group_tile
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -57,7 +57,8 @@ class Matmul:
         parts = _parts(found)
         tile = self._tile(site, found, parts)
         assert isinstance(tile, GroupTile)
-        TiledProduct(site, parts, tile, fit.blocks[1:], ()).run()
+        last = result_apart(site.schedule, site.function, site.block, fit.blocks[1:])
+        TiledProduct(site, parts, tile, last).run()
 
     def _tile(self, site: Site, found: Contraction, parts: Parts) -> GroupTile | str:
         sizes = [parts.size(axes) for axes in (parts.rows, parts.columns, parts.sums, parts.batch)]

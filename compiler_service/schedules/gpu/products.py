@@ -15,11 +15,12 @@ from compiler_service.schedules.contraction import loops_of_axes
 from compiler_service.schedules.epilogue import fused_epilogue
 from compiler_service.schedules.gpu.groups import fused
 from compiler_service.schedules.gpu.tiles import GroupTile
-from compiler_service.schedules.nests import Nest, nest_of
+from compiler_service.schedules.nests import Access
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import BufferLoad, Expr, Var
 from crossfarm.ir.schedule.references import BlockRef, LoopRef
+from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.schedule.tree import find_block, find_loop
 from crossfarm.ir.stmt import Block, BufferStore
 from crossfarm.ir.te.value import Value
@@ -84,26 +85,22 @@ class TiledProduct:
     """One sum of products on its way through the schedule.
 
     Args:
-        epilogue: names of blocks that map the result element by element.
+        last: the one block that reads the result, a temporary, element by element.
         padding: names of blocks that make a factor element by element, to be computed as it is loaded.
     """
 
-    def __init__(
-        self, site: Site, parts: Parts, tile: GroupTile, epilogue: Sequence[str], padding: Sequence[str]
-    ) -> None:
+    def __init__(self, site: Site, parts: Parts, tile: GroupTile, last: BlockRef, padding: Sequence[str] = ()) -> None:
         self.sch, self.site, self.parts, self.tile = site.schedule, site, parts, tile
-        self.epilogue, self.padding = epilogue, padding
+        self.last, self.padding = last, padding
         self.block = self.sch.get_block(site.block, func=site.function)
 
     def run(self) -> None:
-        sch = self.sch
-        last = fused_epilogue(sch, self.site.function, tuple(self.epilogue))
-        left, right = self._copied(self.parts.left), self._copied(self.parts.right)
+        sch, last = self.sch, self.last
+        left = self._copied(self.parts.left, self.parts.rows)
+        right = self._copied(self.parts.right, self.parts.columns)
         left, right = self._reindexed(left, self.parts.left), self._reindexed(right, self.parts.right)
         for name in self.padding:
             sch.compute_inline(sch.get_block(name, func=self.site.function))
-        if last is None:
-            last = sch.cache_write(self.block, 0, "local")
         self._one_axis_a_part((left, right), last)
         factors = self._padded((left, right), last)
         sch.set_scope(self.block, 0, "local")
@@ -115,13 +112,14 @@ class TiledProduct:
             self._load_together(factor)
         sch.decompose_reduction(self.block, steps)
 
-    def _copied(self, read: int) -> Factor:
+    def _copied(self, read: int, own: Sequence[Var]) -> Factor:
         """How a factor is loaded; its copy is not made yet."""
-        nest = nest_of(self.site.func, self.site.block)
-        assert isinstance(nest, Nest), nest
-        buffer = self._node(self.block).reads[read].buffer
-        load = next(a for a in nest.loads if a.buffer is buffer)
-        along = next((a for a in self.parts.extents if load.step(a) == 1), None)
+        node = self._node(self.block)
+        buffer = node.reads[read].buffer
+        load = next(
+            Access(n.buffer, n.indices) for n in walk(node.body) if isinstance(n, BufferLoad) and n.buffer is buffer
+        )
+        along = next((a for a in (*own, *self.parts.extents) if load.step(a) == 1), None)
         single = load.indices[-1] is along and any(g == (along,) for g in self.parts.groups)
         length = const_int(buffer.shape[-1])
         lanes = 4 if single and length is not None and length % 4 == 0 and dt.itemsize(buffer.dtype) <= 4 else 1
@@ -143,11 +141,11 @@ class TiledProduct:
             return
         node = self._node(self.block)
         assert isinstance(node.body, BufferStore)
-        stored = [index for index in node.body.indices if isinstance(index, Var)]
+        stored = [index if isinstance(index, Var) else None for index in node.body.indices]  # None: of one iteration
         following = self._node(last)
         load = next(n for n in walk(following.body) if isinstance(n, BufferLoad) and n.buffer is node.body.buffer)
-        of_axis = dict(zip(load.indices, stored))
-        joined = self._joining([of_axis[axis.var] for axis in following.iter_vars], parts.groups[:-1])
+        of_axis: dict[Expr, Var | None] = dict(zip(load.indices, stored))
+        joined = self._joining([of_axis.get(axis.var) for axis in following.iter_vars], parts.groups[:-1])
         sch.transform_layout(self.block, ("write", 0), self._joining(stored, parts.groups[:-1]))
         sch.transform_block_layout(last, joined)
         sch.transform_block_layout(self.block, self._joining([a.var for a in node.iter_vars], parts.groups))
@@ -158,12 +156,12 @@ class TiledProduct:
         load = next(n for n in walk(self._node(self.block).body) if isinstance(n, BufferLoad) and n.buffer is made)
         return [index for index in load.indices if isinstance(index, Var)]
 
-    def _joining(self, axes: Sequence[Var], groups: Sequence[tuple[Var, ...]]) -> Callable[..., list[Value]]:
+    def _joining(self, axes: Sequence[Var | None], groups: Sequence[tuple[Var, ...]]) -> Callable[..., list[Value]]:
         """The map from one index an axis to one index a group of axes."""
         extents, present = self.parts.extents, _present(axes, groups)
 
         def joined(*values: Value) -> list[Value]:
-            at = dict(zip(axes, values))
+            at = {axis: value for axis, value in zip(axes, values) if axis is not None}
             found = []
             for group in present:
                 first, *others = [a for a in group if a in at]
@@ -248,6 +246,12 @@ class TiledProduct:
         return find_block(self.sch.module[block.func], block.name).block
 
 
-def _present(axes: Sequence[Var], groups: Sequence[tuple[Var, ...]]) -> list[tuple[Var, ...]]:
+def result_apart(sch: Schedule, function: str, block: str, epilogue: Sequence[str]) -> BlockRef:
+    """The block that reads the result of ``block``, a temporary then: its epilogue as one, or a copy."""
+    last = fused_epilogue(sch, function, tuple(epilogue))
+    return last if last is not None else sch.cache_write(sch.get_block(block, func=function), 0, "local")
+
+
+def _present(axes: Sequence[Var | None], groups: Sequence[tuple[Var, ...]]) -> list[tuple[Var, ...]]:
     """The groups that have one of the axes."""
     return [g for g in groups if any(a in axes for a in g)]

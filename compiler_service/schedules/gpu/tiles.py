@@ -53,15 +53,32 @@ class GroupTile:
 
 
 def best_group_tile(
-    gpu: Gpu, rows: int | None, columns: int | None, sums: int | None, batch: int | None, left: int, right: int
+    gpu: Gpu,
+    rows: int | None,
+    columns: int | None,
+    sums: int | None,
+    batch: int | None,
+    left: int,
+    right: int,
+    *,
+    whole_rows: bool = False,
 ) -> GroupTile | None:
     """The tile with the least estimated time; None where shared memory holds none.
 
     Args:
         rows, columns, sums, batch: of the product; None for any.
         left, right: bytes of an element of each factor.
+        whole_rows: tiles divide the rows.
     """
-    fitting = [t for t in _candidates(gpu) if t.shared_bytes(left, right) <= gpu.shared_bytes]
+    fitting = [
+        t
+        for t in _candidates(gpu)
+        if t.shared_bytes(left, right) <= gpu.shared_bytes
+        # one thread's part is never all of an axis that several threads share
+        and (t.down == 1 or rows is None or t.thread_rows < rows)
+        and (t.across == 1 or columns is None or t.thread_columns < columns)
+        and not (whole_rows and (rows is None or rows % t.rows))
+    ]
     return min(
         fitting,
         key=lambda t: (_cost(gpu, t, rows, columns, sums, batch), t.steps, -t.threads, t.thread_rows),
