@@ -361,8 +361,8 @@ def _inward(node: Allocate, function: str) -> Stmt:
                 at = users[0]
                 return SeqStmt((*body.stmts[:at], replace(node, body=body.stmts[at]), *body.stmts[at + 1 :]))
             raise BuildFailed(
-                f"function {function!r}: {node.buffer.name!r} is {node.buffer.scope} memory, and {len(users)} kernels use "
-                "it",
+                f"function {function!r}: {node.buffer.name!r} is {node.buffer.scope} memory, and {len(users)} kernels "
+                "use it",
                 hint="what one kernel leaves for another must be in global memory (set_scope)",
             )
         case Allocate() | AttrStmt():

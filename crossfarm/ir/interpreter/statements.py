@@ -273,6 +273,11 @@ def refuse_cooperation(name: str, body: Stmt) -> None:
     blocks = any(isinstance(n, BlockRealize) for n in nodes)
     sync = any(isinstance(n, Call) and n.op == "storage_sync" for n in nodes if isinstance(n, Expr))
     shared = any(isinstance(n, Allocate) and n.buffer.scope == "shared" for n in nodes)
+    if any(isinstance(n, Call) and n.op == "launch_kernel" for n in nodes if isinstance(n, Expr)):
+        raise InvalidModule(
+            f"function {name!r} launches kernels, which the reference interpreter does not run",
+            hint="interpret the module before it is lowered, in block form",
+        )
     if threads and (sync or (shared and not blocks)):
         raise InvalidModule(
             f"function {name!r} is lowered code whose threads cooperate through shared memory, which the reference "

@@ -317,12 +317,12 @@ def _memory_call_problem(name: str, args: tuple[Expr, ...], result: str) -> str 
     return None
 
 
-@rule("addresses-to-extern", Call, hint="addresses exist only as arguments of memcpy, memmove and memset")
+@rule("addresses-to-extern", Call, hint="addresses exist only as arguments of memcpy, memmove, memset and kernels")
 def addresses_to_extern(node: Call, scope: Scope) -> str | None:
-    """Addresses and strings are arguments of extern calls and nothing else; an address is that of an element."""
+    """Addresses and strings are arguments of extern calls and kernels alone; an address is that of an element."""
     if node.op == "address_of":
         return None if isinstance(node.args[0], BufferLoad) and node.dtype == "handle" else "an address of no element"
-    if node.op in ("call_extern", "call_pure_extern", "storage_sync"):
+    if node.op in ("call_extern", "call_pure_extern", "storage_sync", "launch_kernel"):
         return None
     return f"{node.op} of a handle" if any(a.dtype == "handle" for a in node.args) else None
 
