@@ -9,7 +9,7 @@ JOBS ?= 2
 PYTEST_ARGS ?=
 
 #: Architectures whose programs tests run: Debian's triple, and its name of the architecture.
-CROSS_TRIPLES := aarch64-linux-gnu:arm64 arm-linux-gnueabihf:armhf riscv64-linux-gnu:riscv64
+CROSS_TRIPLES := aarch64-linux-gnu:arm64 arm-linux-gnueabi:armel arm-linux-gnueabihf:armhf riscv64-linux-gnu:riscv64
 
 PROTOS := $(wildcard proto/crossfarm/v1/*.proto)
 INSTALLED := $(VENV)/.installed

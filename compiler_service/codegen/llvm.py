@@ -2,7 +2,8 @@
 
 How much freedom LLVM has with floats: a product that is added may be fused into one instruction (``contract``), which
 rounds once instead of twice; nothing is reassociated, approximated, or assumed free of NaN, infinity or -0.0, and
-denormals are kept. A reduction therefore runs in the program's order, and only the program can split it.
+denormals are kept, but in float32 vectors of 32-bit Arm, whose NEON takes them for zero. A reduction therefore runs in
+the program's order, and only the program can split it.
 """
 
 from __future__ import annotations

@@ -35,23 +35,38 @@ class Emulated:
 
     Attributes:
         emulator: its name; Debian's static one has ``-static`` appended.
+        zig_target: what the program that loads libraries is compiled for.
         root: where Debian has the platform's C library.
         interpreter: the dynamic linker's path there.
         options: of the emulator.
     """
 
     emulator: str
+    zig_target: str
     root: str
     interpreter: str
     options: tuple[str, ...] = ()
 
 
+_AARCH64 = Emulated(
+    "qemu-aarch64", "aarch64-linux-gnu", "/usr/aarch64-linux-gnu", "/lib/ld-linux-aarch64.so.1", ("-cpu", "cortex-a53")
+)
+_ARM = ("-cpu", "cortex-a7")
+#: Android is Debian's C library under the names of Android's; on arm that of armel, which passes floats as Android's.
 EMULATED = {
-    "arm": Emulated("qemu-arm", "/usr/arm-linux-gnueabihf", "/lib/ld-linux-armhf.so.3", ("-cpu", "cortex-a7")),
-    "riscv64": Emulated(
-        "qemu-riscv64", "/usr/riscv64-linux-gnu", "/lib/ld-linux-riscv64-lp64d.so.1", ("-cpu", "sifive-u54")
+    ("aarch64", "linux"): _AARCH64,
+    ("aarch64", "android"): _AARCH64,
+    ("arm", "linux"): Emulated(
+        "qemu-arm", "arm-linux-gnueabihf", "/usr/arm-linux-gnueabihf", "/lib/ld-linux-armhf.so.3", _ARM
     ),
-    "aarch64": Emulated("qemu-aarch64", "/usr/aarch64-linux-gnu", "/lib/ld-linux-aarch64.so.1"),
+    ("arm", "android"): Emulated("qemu-arm", "arm-linux-gnueabi", "/usr/arm-linux-gnueabi", "/lib/ld-linux.so.3", _ARM),
+    ("riscv64", "linux"): Emulated(
+        "qemu-riscv64",
+        "riscv64-linux-gnu",
+        "/usr/riscv64-linux-gnu",
+        "/lib/ld-linux-riscv64-lp64d.so.1",
+        ("-cpu", "sifive-u54"),
+    ),
 }
 
 
@@ -89,12 +104,10 @@ class Machine:
         self.target = Target(f"llvm arch={arch} os={system}")
         self.folder = folder
         self.environment = dict(os.environ)
-        object_file = _compiled(runtime.ZIG_TARGETS[arch, system if system == "windows" else "linux"], folder)
-        make = self._windows if system == "windows" else self._linux
-        self.command = make(arch, object_file)
+        self.command = self._windows() if system == "windows" else self._linux(EMULATED[arch, system])
 
-    def _linux(self, arch: str, object_file: Path) -> list[str]:
-        here = EMULATED[arch]
+    def _linux(self, here: Emulated) -> list[str]:
+        object_file = _compiled(here.zig_target, self.folder)
         emulator = _tool(f"{here.emulator}-static", here.emulator)
         libc = Path(here.root, "lib", "libc.so.6")
         if not libc.exists():
@@ -102,13 +115,23 @@ class Machine:
         program = self.folder / "run_library"
         linker._run_linker(
             "ld.lld",
-            ["-m", linker.EMULATIONS[arch], "-o", str(program), str(object_file), str(libc), "-e", "start",
+            ["-m", linker.EMULATIONS[self.arch], "-o", str(program), str(object_file), str(libc), "-e", "start",
              "--dynamic-linker", here.interpreter, "--allow-shlib-undefined"],
             TIMEOUT,
         )  # fmt: skip
-        return [emulator, *here.options, "-L", here.root, str(program)]
+        options = ["-E", f"LD_LIBRARY_PATH={self._bionic(here.root)}"] if self.system == "android" else []
+        return [emulator, *here.options, *options, "-L", here.root, str(program)]
 
-    def _windows(self, arch: str, object_file: Path) -> list[str]:
+    def _bionic(self, root: str) -> Path:
+        """A folder with Debian's C library under the names of Android's."""
+        folder = self.folder / "bionic"
+        folder.mkdir()
+        for name in ("libc.so", "libm.so"):
+            (folder / name).symlink_to(Path(root, "lib", f"{name}.6"))
+        return folder
+
+    def _windows(self) -> list[str]:
+        object_file = _compiled("x86_64-windows-gnu", self.folder)
         wine = _tool("wine64", "/usr/lib/wine/wine64")
         program = self.folder / "run_library.exe"
         linker._run_linker(
