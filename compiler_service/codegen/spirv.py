@@ -21,7 +21,7 @@ from compiler_service.codegen.spirv_opcodes import BuiltIn, Glsl, Mode, Op, Stor
 from compiler_service.codegen.spirv_statement import StatementEmitter
 from compiler_service.codegen.spirv_types import Types
 from compiler_service.codegen.spirv_words import ModuleWords
-from crossfarm.artifact.push_constants import push_constant_layout
+from crossfarm.artifact.push_constants import GROUPS_EVERYWHERE, push_constant_layout
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Interval, const_int
@@ -81,12 +81,15 @@ class _Emission:
         self.types, self.module, self.library = types, types.module, library
         self.e = StatementEmitter(kernel.name, types, library)
         self.interface: list[int] = []
+        self.block = 0
+        self.in_parts = False
+        self.first_group_member = 0
 
     def run(self) -> int:
         """Writes the kernel; the bytes that its threads share."""
         kernel, c = self.kernel, self.e.c
         shared = self._buffers()
-        self._scalars()
+        self._push_constants()
         self._threads()
         self.e.statement(kernel.body)
         c.finish()
@@ -120,43 +123,46 @@ class _Emission:
             )
         return total
 
-    def _scalars(self) -> None:
-        """Those that are used become values at the start; of 64-bit integers the low word is enough for indices."""
-        scalars = self.kernel.scalars
-        if not scalars:
-            return
-        offsets, size = push_constant_layout([s.dtype for s in scalars])
+    def _push_constants(self) -> None:
+        """Scalars that are used become values at the start; of 64-bit integers the low word is enough for indices."""
+        kernel, known = self.kernel, self.e.known
+        offsets, end = push_constant_layout([s.dtype for s in kernel.scalars])
         room = self.types.target.attributes.get("push_constant_bytes", 128)
-        if isinstance(room, int) and size > room:
+        if isinstance(room, int) and end + 4 > room:
             raise BuildFailed(
-                f"kernel {self.kernel.name!r} has {size} bytes of scalar arguments, and target "
-                f"{self.types.target.label} has room for {room}",
+                f"kernel {kernel.name!r} has {end} bytes of scalar arguments, and target {self.types.target.label} has "
+                f"room for {room - 4}",
                 hint="pass them in a buffer, or split the function",
             )
         word = self.module.uint_type()
-        members = [(word, offset) for offset in range(0, size, 4)]
-        block = self.module.variable(
-            Storage.PUSH_CONSTANT, self.module.block(members, key=Storage.PUSH_CONSTANT), "scalars"
-        )
-        used = {n for n in walk(self.kernel.body) if isinstance(n, Var)}
-        for buffer in self.kernel.buffers:
-            used.update(n for e in (*buffer.shape, *buffer.strides) for n in walk(e) if isinstance(n, Var))
-        for scalar, offset in zip(scalars, offsets):
-            if scalar in used:
-                self._scalar(scalar, block, offset // 4)
+        block = self.module.block([(word, offset) for offset in range(0, end + 4, 4)], key=Storage.PUSH_CONSTANT)
+        used = {n for n in walk(kernel.body) if isinstance(n, Var)}
+        for buffer in kernel.buffers:
+            # a buffer has less than 2**31 elements, and so has each of its axes
+            sizes = {e for e in buffer.shape if isinstance(e, Var)}
+            for size in sizes:
+                known.bind(size, Interval.of("int32").meet(Interval(0, known.bounds(size).high)))
+            used.update(sizes, (n for e in (*buffer.shape, *buffer.strides) for n in walk(e) if isinstance(n, Var)))
+        scalars = [(s, offset) for s, offset in zip(kernel.scalars, offsets) if s in used]
+        groups = const_int(kernel.grid[0])
+        self.in_parts = groups is None or groups > GROUPS_EVERYWHERE
+        if scalars or self.in_parts:
+            self.block = self.module.variable(Storage.PUSH_CONSTANT, block, "arguments")
+        for scalar, offset in scalars:
+            self._scalar(scalar, offset // 4)
+        self.first_group_member = end // 4
 
-    def _scalar(self, scalar: Var, block: int, member: int) -> None:
-        e, c = self.e, self.e.c
+    def _word(self, member: int) -> Value:
+        """A word of the push constants."""
+        c, word = self.e.c, self.module.uint_type()
+        pointer = c.element(self.block, Storage.PUSH_CONSTANT, word, self.module.uint(member))
+        return Value(c.typed(Op.LOAD, word, pointer), "uint32")
 
-        def load(position: int) -> Value:
-            word = self.module.uint_type()
-            pointer = c.element(block, Storage.PUSH_CONSTANT, word, self.module.uint(position))
-            return Value(c.typed(Op.LOAD, word, pointer), "uint32")
-
-        low = load(member)
-        dtype = scalar.dtype
+    def _scalar(self, scalar: Var, member: int) -> None:
+        e, c, dtype = self.e, self.e.c, scalar.dtype
+        low = self._word(member)
         if dt.bits(dtype) == 64:
-            high = load(member + 1)
+            high = self._word(member + 1)
 
             def whole() -> Value:
                 pair = c.module.type_id(Op.TYPE_VECTOR, c.module.uint_type(), 2)
@@ -187,11 +193,11 @@ class _Emission:
         return c.value(Op.F_CONVERT, "float16", Value(first, "float32"))
 
     def _threads(self) -> None:
-        e, c = self.e, self.e.c
+        kernel, e, c = self.kernel, self.e, self.e.c
         word = self.module.uint_type()
         triple = self.module.type_id(Op.TYPE_VECTOR, word, 3)
         loaded: dict[str, int] = {}
-        for var, tag in self.kernel.threads.items():
+        for var, tag in kernel.threads.items():
             name, axis = tag.split(".")
             if name not in loaded:
                 variable = self.library.built_in(_BUILT_INS[name], triple)
@@ -199,11 +205,10 @@ class _Emission:
                 loaded[name] = c.typed(Op.LOAD, triple, variable)
             position = _AXES.index(axis)
             index = Value(c.typed(Op.COMPOSITE_EXTRACT, word, loaded[name], position), "int32")
-            if name == "threadIdx":
-                count: int | None = self.kernel.group[position]
-            else:
-                count = const_int(self.kernel.grid[position])
-            e.known.bind(var, Interval(0, (count or _MOST_GROUPS) - 1))
+            if tag == "blockIdx.x" and self.in_parts:
+                index = c.binary("add", index, Value(self._word(self.first_group_member).id, "int32"))
+            most = kernel.group[position] if name == "threadIdx" else e.known.bounds(kernel.grid[position]).high
+            e.known.bind(var, Interval(0, min(most, _MOST_GROUPS) - 1))
             if dt.bits(var.dtype) == 64:
                 e.bind_low(var, index)
             else:

@@ -143,9 +143,9 @@ class ExprEmitter:
         return self.c.negated(self.emit(node.a))
 
     def emit_Cast(self, node: Cast) -> Value:
-        if dt.is_int(node.value.dtype) and dt.bits(node.value.dtype) == 64 and dt.is_int(node.dtype):
-            if dt.bits(node.dtype) < 64:
-                return low_bits(self.c, self.low_word(node.value), node.dtype)
+        integers = dt.is_int(node.value.dtype) and dt.is_int(node.dtype)
+        if integers and dt.bits(node.dtype) < 64 <= dt.bits(node.value.dtype):
+            return low_bits(self.c, self.low_word(node.value), node.dtype)
         return convert(self.c, self.emit(node.value), node.dtype)
 
     def emit_Select(self, node: Select) -> Value:
@@ -209,11 +209,11 @@ class ExprEmitter:
     def _operator(self, node: Binary, a: Value, b: Value) -> Value:
         """Division of what is not negative is unsigned, which is a shift or one instruction."""
         dtype = a.dtype
-        if node.op in DIVISIONS and dt.is_signed(dtype) and self.known.bounds(node.a).low >= 0:
-            if self.known.bounds(node.b).low > 0:
-                unsigned = f"u{dtype}"
-                result = self.c.unsigned_quotient(node.op, *(Value(v.id, unsigned, v.number) for v in (a, b)))
-                return Value(result.id, dtype)
+        divides = node.op in DIVISIONS and dt.is_signed(dtype)
+        if divides and self.known.bounds(node.a).low >= 0 and self.known.bounds(node.b).low > 0:
+            unsigned = f"u{dtype}"
+            result = self.c.unsigned_quotient(node.op, *(Value(v.id, unsigned, v.number) for v in (a, b)))
+            return Value(result.id, dtype)
         return self.c.binary(node.op, a, b)
 
     def _fits(self, node: Expr) -> bool:

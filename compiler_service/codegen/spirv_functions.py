@@ -116,8 +116,8 @@ def _values(angle: angles.Angle[SpirvTerm]) -> list[Value]:
 def _large_angle(x: SpirvTerm) -> angles.Angle[SpirvTerm]:
     """The needed digits of ``1 / (2 * pi)``, picked by the exponent, times the digits of ``x``, as integers.
 
-    Digits above give whole turns and are skipped; 64 binary digits of the turn's fraction are left. Source: M. Payne and
-    R. Hanek, "Radian reduction for trigonometric functions", SIGNUM Newsletter 18, 1983.
+    Digits above give whole turns and are skipped; 64 binary digits of the turn's fraction are left. Source: M. Payne
+    and R. Hanek, "Radian reduction for trigonometric functions", SIGNUM Newsletter 18, 1983.
     """
     c = x.c
     bits = SpirvTerm(c, Value(x.bits().value.id, "uint32"))

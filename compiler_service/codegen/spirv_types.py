@@ -74,8 +74,8 @@ class Types:
             return
         if not self.has(feature):
             raise BuildFailed(
-                f"kernel {self.kernel!r} uses {what}, and target {self.target.label} lacks {feature}: "
-                f"{FEATURES[feature]}",
+                f"kernel {self.kernel!r} uses {what}, and target {self.target.label} lacks {feature} "
+                f"({FEATURES[feature].rstrip('.')})",
                 hint=f"{_INSTEAD[feature]}; or, if the device can, say so in the target: "
                 f"{VULKAN_ATTRIBUTES[feature]}=true",
             )

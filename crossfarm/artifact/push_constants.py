@@ -3,20 +3,25 @@
 In order of the kernel's scalar parameters. A scalar takes 4 bytes, or 8 where its dtype has 64 bits, and lies at a
 multiple of that. Integers are sign- or zero-extended to 32 bits, bool is 0 or 1, float16 and bfloat16 are their bits in
 the low half of a word: small members would ask for features that many devices lack.
+
+One word follows: the number that is added to a group's index along x. Devices run 65535 groups in one dispatch, or more;
+a larger grid is dispatched in parts, and this says where a part begins. It is 0 where there is one part.
 """
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
-
-import numpy as np
 
 from crossfarm.ir import dtype as dt
 
 
+_WORD = 4
+#: Thread groups along one axis that every device runs in one dispatch.
+GROUPS_EVERYWHERE = 65535
+
+
 def push_constant_layout(dtypes: Sequence[str]) -> tuple[tuple[int, ...], int]:
-    """The byte offset of each scalar, and how many bytes they take together, a multiple of 4.
+    """The byte offset of each scalar, and that of the word after them, a multiple of 4.
 
     Args:
         dtypes: of the kernel's scalar parameters, in order.
@@ -30,40 +35,22 @@ def push_constant_layout(dtypes: Sequence[str]) -> tuple[tuple[int, ...], int]:
     return tuple(offsets), end
 
 
-def pack_push_constants(dtypes: Sequence[str], values: Sequence[int | float]) -> bytes:
-    """The bytes of these values, laid out as above; gaps are zeros.
+def pack_push_constants(dtypes: Sequence[str], bits: Sequence[int], first_group: int = 0) -> bytes:
+    """All bytes, laid out as above; gaps are zeros.
 
     Args:
-        values: one a dtype; integers fit it.
+        bits: one a dtype: the scalar's bits as an unsigned integer of the dtype's width.
+        first_group: where the part of the grid begins.
     """
     offsets, size = push_constant_layout(dtypes)
     data = bytearray(size)
-    for dtype, offset, value in zip(dtypes, offsets, values):
-        data[offset : offset + _size(dtype)] = _bytes(dtype, value)
-    return bytes(data)
+    for dtype, offset, word in zip(dtypes, offsets, bits):
+        width, room = dt.bits(dtype), _size(dtype)
+        if dt.is_signed(dtype) and word >> (width - 1):
+            word += (1 << 8 * room) - (1 << width)
+        data[offset : offset + room] = word.to_bytes(room, "little")
+    return bytes(data) + first_group.to_bytes(_WORD, "little")
 
 
 def _size(dtype: str) -> int:
-    return 8 if dt.bits(dtype) == 64 else 4
-
-
-def _bytes(dtype: str, value: int | float) -> bytes:
-    size = _size(dtype)
-    if dt.is_float(dtype):
-        return _float_bits(dtype, float(value)).to_bytes(size, "little")
-    return (int(value) % (1 << (8 * size))).to_bytes(size, "little")
-
-
-def _float_bits(dtype: str, value: float) -> int:
-    """Rounded to nearest even; bfloat16 by hand, as agents need no package that knows it."""
-    if dtype == "float64":
-        return int(np.float64(value).view(np.uint64))
-    with np.errstate(over="ignore"):
-        if dtype == "float16":
-            return int(np.float16(value).view(np.uint16))
-        bits: int = struct.unpack("<I", np.float32(value).tobytes())[0]
-    if dtype == "float32":
-        return bits
-    if value != value:
-        return 0x7FC0
-    return (bits + 0x7FFF + (bits >> 16 & 1)) >> 16
+    return 8 if dt.bits(dtype) == 64 else _WORD

@@ -10,7 +10,10 @@ from crossfarm.errors import UsageError
 from device_agent.drivers.base import Device, DeviceDescription
 
 #: Modules of this package that help drivers and are none.
-_HELPERS = ("base", "hostmemory", "nativeloop", "nativethreads", "scalars")
+_HELPERS = (
+    "base", "hostmemory", "nativeloop", "nativethreads", "scalars", "vulkan_api", "vulkan_memory", "vulkan_program",
+    "vulkan_queue",
+)  # fmt: skip
 
 
 class Driver(Protocol):

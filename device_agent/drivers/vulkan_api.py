@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from crossfarm.errors import Error, IncompatibleArtifact, LimitExceeded, RemoteCrash, Unavailable
+from crossfarm.errors import DeviceLost, Error, IncompatibleArtifact, LimitExceeded, UsageError
 
 _API_1_1 = 1 << 22 | 1 << 12
 _TYPES = {1: "gpu", 2: "gpu", 3: "gpu", 4: "cpu"}
@@ -22,12 +22,12 @@ _EXTENSIONS = ("VK_KHR_8bit_storage", "VK_KHR_shader_float16_int8", "VK_KHR_shad
 
 
 def load() -> Any:
-    """The ``vulkan`` package. Raises Unavailable naming what is missing."""
+    """The ``vulkan`` package. Raises UsageError naming what is missing."""
     try:
         import vulkan
     except (ImportError, OSError, AttributeError) as failure:
         what = "the Python package vulkan" if isinstance(failure, ImportError) else "a Vulkan loader (libvulkan.so.1)"
-        raise Unavailable(
+        raise UsageError(
             f"this machine cannot drive Vulkan devices: {what} is missing: {failure}",
             hint="install crossfarm[vulkan], and the device's Vulkan driver with the loader (Debian: libvulkan1)",
         ) from failure
@@ -55,19 +55,20 @@ def _error(vk: Any, failure: Exception, doing: str) -> Error:
             f"the device's memory ran out {doing} ({name})",
             hint="release tensors and programs that are no longer needed, or use a device with more memory",
         )
-    if isinstance(failure, vk.VkErrorDeviceLost):
-        return RemoteCrash(
-            f"the device was lost {doing}: a kernel ran too long, or did what its driver cannot survive ({name})",
-            hint="look for accesses out of bounds and loops without end; the lease is over",
-        )
     if isinstance(failure, (vk.VkErrorFeatureNotPresent, vk.VkErrorExtensionNotPresent)):
-        return IncompatibleArtifact(f"the device lacks what was asked of it {doing} ({name})", hint="build for it anew")
-    if isinstance(failure, (vk.VkErrorInitializationFailed, vk.VkErrorIncompatibleDriver)):
-        return Unavailable(
-            f"the Vulkan driver did not start {doing} ({name})",
-            hint="look at the driver's installation (VK_DRIVER_FILES, vulkaninfo)",
+        return IncompatibleArtifact(
+            f"the device lacks what was asked of it {doing} ({name})",
+            hint="build it for this device: farm.build(module, target=device.target)",
         )
-    return Unavailable(f"the Vulkan driver failed {doing} ({name})", hint="try again; look at the agent's log")
+    if isinstance(failure, vk.VkErrorDeviceLost):
+        return DeviceLost(
+            f"the device was lost {doing}: a kernel ran too long, or did what its driver does not survive ({name})",
+            hint="look for loops without end and accesses out of bounds; if there are none, restart the driver",
+        )
+    return DeviceLost(
+        f"the Vulkan driver failed {doing} ({name})",
+        hint="try again; if it stays, look at the driver's installation (VK_DRIVER_FILES, vulkaninfo)",
+    )
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,8 @@ class PhysicalDevice:
         self.properties = vk.vkGetPhysicalDeviceProperties(handle)
         self.limits = self.properties.limits
         self.queue_family, self.timestamp_bits = self._compute_family()
-        available = {e.extensionName for e in vk.vkEnumerateDeviceExtensionProperties(handle, None)}
-        self.extensions = tuple(name for name in _EXTENSIONS if name in available)
+        self._available = {e.extensionName for e in vk.vkEnumerateDeviceExtensionProperties(handle, None)}
+        self.extensions = tuple(name for name in _EXTENSIONS if name in self._available)
 
     def _compute_family(self) -> tuple[int, int]:
         vk, found = self._vk, []
@@ -126,6 +127,23 @@ class PhysicalDevice:
     def shares_memory(self) -> bool:
         """Whether its memory is the host's."""
         return self.properties.deviceType in (_INTEGRATED, _CPU)
+
+    @property
+    def driver(self) -> str:
+        """The driver's name, as ``llvmpipe``; the vendor's number where it does not say."""
+        return self._driver_text("driverName") or f"vendor {self.properties.vendorID:#06x}"
+
+    @property
+    def driver_version(self) -> str:
+        """As the driver writes it, else its number."""
+        return self._driver_text("driverInfo") or str(self.properties.driverVersion)
+
+    def _driver_text(self, field: str) -> str:
+        structs = self._chained[1]
+        if "driver" not in structs:
+            return ""
+        text = self._vk.ffi.string(getattr(structs["driver"], field))
+        return bytes(text).decode(errors="replace").strip()
 
     @property
     def api_version(self) -> str:
@@ -161,6 +179,8 @@ class PhysicalDevice:
         properties: dict[str, Any] = {"subgroup": vk.VkPhysicalDeviceSubgroupProperties()}
         if "VK_KHR_shader_float_controls" in self.extensions:
             properties["floats"] = vk.VkPhysicalDeviceFloatControlsProperties(pNext=properties["subgroup"])
+        if "VK_KHR_driver_properties" in self._available:
+            properties["driver"] = vk.VkPhysicalDeviceDriverProperties(pNext=list(properties.values())[-1])
         properties["core"] = vk.VkPhysicalDeviceProperties2(pNext=list(properties.values())[-1])
         vk.vkGetPhysicalDeviceProperties2(self.handle, properties["core"])
         return features, properties
@@ -213,7 +233,7 @@ class PhysicalDevice:
 
 
 class Instance:
-    """A connection to the machine's Vulkan drivers. Raises Unavailable where there is none."""
+    """A connection to the machine's Vulkan drivers. Raises UsageError or DeviceLost where there is none."""
 
     def __init__(self) -> None:
         self.vk = load()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from crossfarm.artifact.push_constants import pack_push_constants, push_constant_layout
-from crossfarm.errors import LimitExceeded
+from crossfarm.errors import IncompatibleArtifact, LimitExceeded
+from crossfarm.ir import dtype as dt
 from device_agent.drivers.vulkan_api import translated
 from device_agent.drivers.vulkan_memory import VulkanMemory
 
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     from device_agent.drivers.vulkan_queue import Queue
 
 _SET = 0
+#: Elements that a buffer may have: kernels compute places in 32 bits.
+_MOST_ELEMENTS = 2**31 - 1
+#: What SPIR-V begins with, little-endian.
+_MAGIC = (0x07230203).to_bytes(4, "little")
 
 
 @dataclass(frozen=True)
@@ -34,13 +40,13 @@ class BoundLaunch:
     Attributes:
         grid: thread groups along x, y, z.
         buffers: one a buffer of the kernel, in order.
-        scalars: their bytes.
+        scalars: bits of each, in order.
     """
 
     pipeline: Pipeline
     grid: tuple[int, int, int]
     buffers: tuple[BoundBuffer, ...]
-    scalars: bytes
+    scalars: tuple[int, ...]
 
 
 class Pipeline:
@@ -56,7 +62,7 @@ class Pipeline:
         self.layout: Any = None
         self.handle: Any = None
         try:
-            with translated(f"while kernel {kernel.name!r} was compiled"):
+            with translated(f"while kernel {kernel.name!r} was compiled"), _refused(vk, queue, kernel.name):
                 self._make(vk, module)
         except BaseException:
             self.release()
@@ -76,37 +82,36 @@ class Pipeline:
         info = vk.VkDescriptorSetLayoutCreateInfo(bindingCount=len(bindings), pBindings=bindings or None)
         self.set_layout = vk.vkCreateDescriptorSetLayout(device, info, None)
         _, size = push_constant_layout(self.dtypes)
-        ranges = [vk.VkPushConstantRange(vk.VK_SHADER_STAGE_COMPUTE_BIT, 0, size)] if size else None
-        layout = vk.VkPipelineLayoutCreateInfo(
-            setLayoutCount=1, pSetLayouts=[self.set_layout], pushConstantRangeCount=int(bool(size)),
-            pPushConstantRanges=ranges,
-        )  # fmt: skip
+        ranges = [vk.VkPushConstantRange(vk.VK_SHADER_STAGE_COMPUTE_BIT, 0, size + 4)]
+        layout = vk.VkPipelineLayoutCreateInfo(pSetLayouts=[self.set_layout], pPushConstantRanges=ranges)
         self.layout = vk.vkCreatePipelineLayout(device, layout, None)
         stage = vk.VkPipelineShaderStageCreateInfo(stage=vk.VK_SHADER_STAGE_COMPUTE_BIT, module=module, pName=self.name)
         create = vk.VkComputePipelineCreateInfo(stage=stage, layout=self.layout)
         (self.handle,) = vk.vkCreateComputePipelines(device, vk.VK_NULL_HANDLE, 1, [create], None)
 
-    def bound(
-        self, grid: tuple[int, int, int], buffers: Sequence[BoundBuffer], scalars: Sequence[int | float]
-    ) -> BoundLaunch:
-        """A launch. Raises LimitExceeded where the grid or a buffer is larger than the device's limits."""
-        limits = self._queue.physical.limits
-        for axis, count in zip("xyz", grid):
-            most = limits.maxComputeWorkGroupCount["xyz".index(axis)]
+    def bound(self, grid: tuple[int, int, int], buffers: Sequence[BoundBuffer], scalars: Sequence[int]) -> BoundLaunch:
+        """A launch. Raises LimitExceeded where the grid or a buffer is larger than the device's limits.
+
+        Args:
+            scalars: bits of each, in order.
+        """
+        device = self._queue.physical
+        for axis, count, most in zip("yz", grid[1:], list(device.limits.maxComputeWorkGroupCount)[1:]):
             if count > most:
                 raise LimitExceeded(
-                    f"kernel {self.name!r} has {count:,} thread groups along {axis}, and {self._queue.physical.name} "
-                    f"runs {most:,} at most",
-                    hint="let each thread do more, larger groups, or spread the grid over more axes",
+                    f"kernel {self.name!r} has {count:,} thread groups along {axis}, and {device.name} runs "
+                    f"{most:,} at most",
+                    hint="spread the grid over the axis x, which has no such limit, or let each thread do more",
                 )
         for parameter, buffer in zip(self.buffers, buffers):
-            if buffer.size > limits.maxStorageBufferRange:
+            most = min(int(device.limits.maxStorageBufferRange), _MOST_ELEMENTS * dt.itemsize(parameter.dtype))
+            if buffer.size > most:
                 raise LimitExceeded(
                     f"argument {parameter.name!r} of kernel {self.name!r} has {buffer.size:,} bytes, and a buffer has "
-                    f"{limits.maxStorageBufferRange:,} at most on {self._queue.physical.name}",
+                    f"{most:,} at most on {device.name}",
                     hint="split the tensor, or use another device",
                 )
-        return BoundLaunch(self, grid, tuple(buffers), pack_push_constants(self.dtypes, scalars))
+        return BoundLaunch(self, grid, tuple(buffers), tuple(scalars))
 
     def release(self) -> None:
         vk, device = self._vk, self._queue.device
@@ -121,10 +126,24 @@ class Pipeline:
         self.handle = self.layout = self.set_layout = None
 
 
+@contextmanager
+def _refused(vk: Any, queue: Queue, kernel: str) -> Iterator[None]:
+    """What a driver's compiler may answer with where it does not take a kernel: Vulkan has no words for it."""
+    try:
+        yield
+    except (vk.VkErrorUnknown, vk.VkErrorInvalidShaderNv, vk.VkErrorInitializationFailed) as failure:
+        raise IncompatibleArtifact(
+            f"the driver of {queue.physical.name} refuses kernel {kernel!r} ({type(failure).__name__})",
+            hint="build it for this device: farm.build(module, target=device.target)",
+        ) from failure
+
+
 class Pipelines:
-    """The kernels of a SPIR-V module, each compiled when it is first asked for, or all at once."""
+    """The kernels of a SPIR-V module, compiled. Raises IncompatibleArtifact where the driver does not take them."""
 
     def __init__(self, queue: Queue, code: bytes, kernels: Sequence[Kernel]) -> None:
+        if len(code) % 4 or code[:4] != _MAGIC:
+            raise IncompatibleArtifact("the artifact's code is not SPIR-V", hint="build the artifact again")
         self._queue = queue
         self._made: dict[str, Pipeline] = {}
         vk = queue.vk
@@ -273,8 +292,10 @@ class Recording:
         point = vk.VK_PIPELINE_BIND_POINT_COMPUTE
         vk.vkCmdBindPipeline(commands, point, pipeline.handle)
         vk.vkCmdBindDescriptorSets(commands, point, pipeline.layout, _SET, 1, [descriptor_set], 0, None)
-        if launch.scalars:
-            data = vk.ffi.from_buffer(launch.scalars)
+        x, y, z = launch.grid
+        most = self._queue.physical.limits.maxComputeWorkGroupCount[0]
+        for first in range(0, x, most):
+            data = pack_push_constants(pipeline.dtypes, launch.scalars, first)
             stage = vk.VK_SHADER_STAGE_COMPUTE_BIT
-            vk.vkCmdPushConstants(commands, pipeline.layout, stage, 0, len(launch.scalars), data)
-        vk.vkCmdDispatch(commands, *launch.grid)
+            vk.vkCmdPushConstants(commands, pipeline.layout, stage, 0, len(data), vk.ffi.from_buffer(data))
+            vk.vkCmdDispatch(commands, min(most, x - first), y, z)

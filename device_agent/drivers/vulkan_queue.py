@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from crossfarm.errors import Unavailable
+from crossfarm.errors import DeviceLost, UsageError
 from device_agent.drivers.vulkan_api import Instance, PhysicalDevice, translated
 from device_agent.drivers.vulkan_memory import STAGING_BYTES, Allocation
 
@@ -15,7 +15,12 @@ _FOREVER = (1 << 64) - 1
 
 
 class Queue:
-    """The device ``index`` of ``Instance.devices``. Raises Unavailable where there is none, or it does not open."""
+    """The device ``index`` of ``Instance.devices``.
+
+    Raises:
+        UsageError: there is none of that number, or no Vulkan.
+        DeviceLost: it does not open.
+    """
 
     def __init__(self, index: int) -> None:
         self._instance: Instance | None = None
@@ -28,9 +33,9 @@ class Queue:
         try:
             devices = self._instance.devices()
             if index >= len(devices):
-                raise Unavailable(
-                    f"Vulkan device {index} is not there any more: the machine has {len(devices)}",
-                    hint="restart the agent",
+                raise UsageError(
+                    f"Vulkan device {index} is not there any more; there are {len(devices)}",
+                    hint="look at the driver (vulkaninfo), and start the agent again",
                 )
             self.physical: PhysicalDevice = devices[index]
             self._open()
@@ -66,7 +71,7 @@ class Queue:
         needed = vk.VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk.VK_MEMORY_PROPERTY_HOST_COHERENT_BIT if host else 0
         fitting = [k for k in self.physical.memory_kinds if allowed >> k.index & 1 and k.flags & needed == needed]
         if not fitting:
-            raise Unavailable(
+            raise DeviceLost(
                 f"{self.physical.name} has no memory that both the host and the device see",
                 hint="its driver is not conformant; use another device",
             )

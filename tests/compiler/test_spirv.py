@@ -267,8 +267,9 @@ def test_scalars_of_every_dtype_arrive(queue: Queue, dtype: str) -> None:
 def test_push_constants_lie_at_multiples_of_their_size() -> None:
     assert push_constant_layout([]) == ((), 0)
     assert push_constant_layout(["int8", "int64", "bool", "float16", "float64"]) == ((0, 8, 16, 20, 24), 32)
-    packed = pack_push_constants(["int8", "uint64", "float16", "bfloat16"], [-2, 2**64 - 1, 1.0, 1.0])
-    assert packed == b"\xfe\xff\xff\xff" + b"\0" * 4 + b"\xff" * 8 + b"\x00\x3c\0\0" + b"\x80\x3f\0\0"
+    packed = pack_push_constants(["int8", "uint64", "float16", "bfloat16"], [0xFE, 2**64 - 1, 0x3C00, 0x3F80])
+    assert packed == b"\xfe\xff\xff\xff" + b"\0" * 4 + b"\xff" * 8 + b"\x00\x3c\0\0" + b"\x80\x3f\0\0" + b"\0" * 4
+    assert pack_push_constants(["bool"], [1], 65535) == b"\1\0\0\0\xff\xff\0\0"
 
 
 def test_kernels_along_three_axes(queue: Queue) -> None:
@@ -349,9 +350,7 @@ def test_products_that_are_added_are_fused_and_nothing_else_is() -> None:
 )  # fmt: skip
 def test_what_the_device_lacks_is_refused_by_name(dtype: str, lacks: str) -> None:
     kernel = element_kernel((dtype,), {"y": lambda a: a}, name="copy").kernel
-    with pytest.raises(
-        BuildFailed, match=rf"kernel 'copy' uses .*{dtype}, and target vulkan lacks {lacks}: "
-    ) as caught:
+    with pytest.raises(BuildFailed, match=rf"kernel 'copy' uses .*{dtype}, and target vulkan lacks {lacks} ") as caught:
         emit_module([kernel], BARE)
     assert "say so in the target" in caught.value.hint
 
@@ -390,9 +389,9 @@ def test_what_cannot_be_said_in_spirv_is_refused() -> None:
 
 
 def test_more_scalars_than_the_device_takes_are_refused() -> None:
-    scalars = [Var(f"s{k}", "float32") for k in range(33)]
-    kernel = one_thread(BufferStore(A, scalars[32], (i32(0),)), [A, *scalars])
-    with pytest.raises(BuildFailed, match="has 132 bytes of scalar arguments"):
+    scalars = [Var(f"s{k}", "float32") for k in range(32)]
+    kernel = one_thread(BufferStore(A, scalars[31], (i32(0),)), [A, *scalars])
+    with pytest.raises(BuildFailed, match=r"has 128 bytes of scalar arguments, and target .* has room for 124"):
         emit_module([kernel], FULL)
     generated(kernel, target=Target("vulkan push_constant_bytes=256"))
 

@@ -15,12 +15,12 @@ import pytest
 from compiler_service.codegen.kernel import Kernel
 from compiler_service.codegen.spirv import SpirvModule, emit_module
 from compiler_service.launch_plan import kernel_message
-from crossfarm.errors import Unavailable
+from crossfarm.errors import Error
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Expr, IntImm, Var
 from crossfarm.ir.stmt import BufferStore, IfThenElse, Stmt
-from crossfarm.ir.visitor import seq
+from crossfarm.ir.visitor import seq, walk
 from crossfarm.target import Target
 from device_agent.drivers.vulkan_memory import VulkanMemory
 from device_agent.drivers.vulkan_program import BoundBuffer, Pipelines, Recording
@@ -64,7 +64,7 @@ def open_queue() -> Queue:
     """The machine's first Vulkan device; skips (never in CI) where there is none."""
     try:
         return Queue(0)
-    except Unavailable as failure:
+    except Error as failure:
         if os.environ.get("CI"):
             pytest.fail(str(failure))
         pytest.skip(str(failure))
@@ -88,7 +88,8 @@ def launch(
             memories.append(VulkanMemory(queue, array.nbytes))
             memories[-1].write(0, memoryview(array.view(np.uint8).reshape(-1)))
         buffers = [BoundBuffer(m, 0, m.size) for m in memories]
-        recording = Recording(queue, [pipelines[kernel.name].bound(grid, buffers, scalars)])
+        given = [_bits(p.dtype, value) for p, value in zip(kernel.scalars, scalars)]
+        recording = Recording(queue, [pipelines[kernel.name].bound(grid, buffers, given)])
         recording.run()
         for array, memory in zip(arrays, memories):
             array.view(np.uint8).reshape(-1)[:] = np.frombuffer(memory.read(0, array.nbytes), np.uint8)
@@ -99,6 +100,12 @@ def launch(
             memory.release()
         pipelines.release()
     return module
+
+
+def _bits(dtype: str, value: int | float) -> int:
+    with np.errstate(all="ignore"):
+        scalar = np.array([value]).astype(dt.to_numpy(dtype))
+    return int(scalar.view(f"u{scalar.itemsize}")[0])
 
 
 def one_thread(
@@ -120,8 +127,6 @@ def one_thread(
 
 
 def _stores(body: Stmt) -> list[BufferStore]:
-    from crossfarm.ir.visitor import walk
-
     return [n for n in walk(body) if isinstance(n, BufferStore)]
 
 
