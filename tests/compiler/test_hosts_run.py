@@ -43,7 +43,7 @@ def arm(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 def test_one_artifact_runs_on_each_machine_that_it_has_a_variant_for(corpus: Path, machine: Machine) -> None:
     targets = [Target(f"llvm arch={arch} os={system}") for arch, system in HOSTS]
     built = [build_variant(corpus_module(corpus, "matmul_2d"), target, OPTIONS) for target in targets]
-    artifact = write_artifact("many", [b.variant for b in built], [b.library for b in built])
+    artifact = write_artifact("many", [b.variant for b in built], [b.code for b in built])
     device = DeviceCapabilities(
         "cpu", machine.arch, machine.system, machine.target.enabled_features(), has_library=lambda _: True
     )
@@ -54,7 +54,7 @@ def test_one_artifact_runs_on_each_machine_that_it_has_a_variant_for(corpus: Pat
     slots, workspace = slots_of(chosen.entry_points[0], tuple(arguments))
     suffix = Path(next(s.name for s in artifact.manifest.sections if s.id == chosen.library_section)).suffix
     library = machine.folder / f"many{suffix}"
-    library.write_bytes(artifact.library(chosen))
+    library.write_bytes(artifact.code(chosen))
     assert machine.call(library, chosen.entry_points[0].native.symbol, slots, workspace) == 0
     for actual, wanted in expected:
         np.testing.assert_allclose(actual, wanted, rtol=case["rtol"], atol=case["atol"])

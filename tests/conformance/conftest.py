@@ -20,7 +20,7 @@ from crossfarm.ir.interpreter import run
 from crossfarm.ir.module import IRModule
 from crossfarm.wire.v1.artifact_pb2 import Parameter
 
-KINDS = (os.environ.get("CROSSFARM_CONFORMANCE") or "cpu,opencl").split(",")
+KINDS = (os.environ.get("CROSSFARM_CONFORMANCE") or "cpu,opencl,vulkan").split(",")
 Array = np.ndarray[Any, Any]
 
 
