@@ -26,7 +26,7 @@ help: ## list the targets
 # --- what users come for
 
 .PHONY: demo
-demo: venv arm64-root ## build, lease, run and measure on this machine's CPU and on an emulated aarch64 agent
+demo: venv arm64-root ## build, lease, run and measure on every device found here and on an emulated aarch64 agent
 	$(BIN)/crossfarm demo --require-aarch64
 
 .PHONY: test
@@ -67,10 +67,13 @@ venv: $(INSTALLED) $(STUBS) ## .venv with every extra, at the versions of constr
 proto: $(STUBS) ## Python stubs of proto/ in crossfarm/wire/v1
 
 .PHONY: system-packages
-system-packages: ## Debian's packages that tests need: emulators, and what other architectures' programs load
+system-packages: ## Debian's packages that tests need: OpenCL and Vulkan on the CPU, emulators
 	@missing=""; \
 	command -v qemu-aarch64-static >/dev/null || command -v qemu-aarch64 >/dev/null || missing=qemu-user-static; \
 	command -v wine64 >/dev/null || [ -x /usr/lib/wine/wine64 ] || missing="$$missing wine64"; \
+	[ -e /etc/OpenCL/vendors/pocl.icd ] || missing="$$missing pocl-opencl-icd"; \
+	ls /usr/share/vulkan/icd.d/lvp_icd* >/dev/null 2>&1 || missing="$$missing mesa-vulkan-drivers libvulkan1"; \
+	command -v spirv-val >/dev/null || missing="$$missing spirv-tools"; \
 	for triple in $(CROSS_TRIPLES); do \
 		[ -e /usr/$${triple%:*}/lib/libc.so.6 ] || missing="$$missing libc6-$${triple#*:}-cross"; \
 	done; \

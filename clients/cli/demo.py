@@ -1,7 +1,7 @@
-"""``crossfarm demo``: the main job, end to end, for two architectures.
+"""``crossfarm demo``: the main job, end to end, for every kind of device that is found and for two architectures.
 
-Three programs (``examples/``) are built for this machine's CPU and for an aarch64 device, each leased, run, checked
-against numpy in float64 and measured. Where no aarch64 board is attached to the farm, an emulated one is started: a
+Three programs (``examples/``) are built for this machine's CPU, for its other devices (OpenCL, Vulkan, CUDA) and for an
+aarch64 device, each leased, run, checked against numpy in float64 and measured. Where no aarch64 board is attached to the farm, an emulated one is started: a
 real arm64 Python under user-mode emulation, which ``make arm64-root`` sets up.
 """
 
@@ -114,14 +114,14 @@ def demo(
     tracker: TrackerOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Build, lease, run, check and measure three programs on this machine's CPU and on an aarch64 device."""
+    """Build, lease, run, check and measure three programs on every kind of device here and on an aarch64 CPU."""
     invocation = of(ctx)
     if not _EXAMPLES.is_dir():
         raise NotFound(f"the demo's programs are not at {_EXAMPLES}", hint="run it from a checkout of the repository")
     rows = []
     with invocation.connect() as farm:
         here = f"kind=cpu,arch={Target.detect().attributes['arch']}"
-        selectors = [here if farm.devices(here) else "kind=cpu"]
+        selectors = [here if farm.devices(here) else "kind=cpu", *_other_kinds(farm)]
         with _aarch64_device(farm, invocation, required=require_aarch64) as there:
             if there is not None:
                 selectors.append(there)
@@ -147,6 +147,12 @@ def demo(
             for row in rows
         ],
     )
+
+
+def _other_kinds(farm: Farm) -> list[str]:
+    """A selector for each kind of device that the farm has besides CPUs, in order of the names."""
+    kinds = {d.attributes.get("kind", "") for d in farm.devices() if d.state not in ("offline", "unhealthy")}
+    return [f"kind={kind}" for kind in sorted(kinds - {"", "cpu", "null", "reference"})]
 
 
 def run_case(farm: Farm, case: Case, selector: str, invocation: Invocation, *, repeat: int) -> Row:
@@ -195,7 +201,7 @@ def _aarch64_device(farm: Farm, invocation: Invocation, *, required: bool) -> It
         directory = Path(scratch)
         command = (
             sys.executable, str(_ARM64_TOOL), "agent", "--", "--tracker", farm.address, "--name", "arm64-emulated",
-            "--attr", "emulated=true", "--state", str(directory / "state"),
+            "--devices", "cpu", "--attr", "emulated=true", "--state", str(directory / "state"),
         )  # fmt: skip
         children = processes.start_all([processes.Program("arm64-agent", command)], directory)
         try:

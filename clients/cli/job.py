@@ -147,7 +147,8 @@ def open_job(invocation: Invocation, options: JobOptions) -> Iterator[Job]:
         if artifact is not None:
             pick_function(artifact, options)  # a wrong name should not cost a lease
         started = time.perf_counter()
-        with _acquire(farm, invocation, options) as device:
+        select = options.select or (_kind_for(farm, artifact) if artifact is not None else "")
+        with _acquire(farm, invocation, options, select) as device:
             lease_seconds = time.perf_counter() - started
             if artifact is None:
                 assert module is not None
@@ -210,7 +211,14 @@ def _common_target(farm: Farm, select: str) -> Target | None:
     return found.pop() if len(found) == 1 else None
 
 
-def _acquire(farm: Farm, invocation: Invocation, options: JobOptions) -> Device:
+def _kind_for(farm: Farm, artifact: Artifact) -> str:
+    """The selector of devices of the one kind that the artifact is for, where the farm has such; else any."""
+    kinds = {variant.runtime for variant in artifact.variants}
+    select = f"kind={kinds.pop()}" if len(kinds) == 1 else ""
+    return select if farm.devices(select) else ""
+
+
+def _acquire(farm: Farm, invocation: Invocation, options: JobOptions, select: str) -> Device:
     with invocation.output.progress("asking for a device") as progress:
 
         def on_queued(place: QueuePosition) -> None:
@@ -218,7 +226,7 @@ def _acquire(farm: Farm, invocation: Invocation, options: JobOptions) -> Device:
             progress.say(f"waiting for a device: place {place.position}, {place.matching} would do{busy}")
 
         return farm.acquire(
-            options.select,
+            select,
             timeout=options.timeout,
             priority=options.priority,
             call_timeout=options.call_timeout,
