@@ -91,6 +91,8 @@ class _Emission:
         shared = self._buffers()
         self._push_constants()
         self._threads()
+        if isinstance(most := self.types.target.attributes.get("loop_iterations"), int) and most:
+            self.e.limit_iterations(kernel.body, most)
         self.e.statement(kernel.body)
         c.finish()
         self.module.entry_point(c.id, kernel.name, self.interface)

@@ -164,12 +164,17 @@ class ExprEmitter:
         def arm(value: Expr, holds: bool) -> Callable[[], Value]:
             def write() -> Value:
                 with self.known.scope():
-                    self.known.assume(condition, holds)
+                    self.assume(condition, holds)
                     return self.emit(value)
 
             return write
 
         return self.c.chosen(self.emit(condition), arm(if_true, True), arm(if_false, False))
+
+    def assume(self, condition: Expr, holds: bool = True) -> None:
+        """What is known from here on, in this scope; nothing of memory, which may change."""
+        if not self.is_unsafe(condition):
+            self.known.assume(condition, holds)
 
     def is_unsafe(self, node: Expr) -> bool:
         """True when ``node`` must not be evaluated where the program would not: a load, an effect."""

@@ -295,13 +295,6 @@ def _call_extern(e: Emitter, node: Call) -> Value:
     return convert(e.c, _float_call(e, function, [convert(e.c, e.emit(a), dtype) for a in node.args[1:]]), node.dtype)
 
 
-def _ret(e: Emitter, node: Call) -> Value:
-    e.emit(node.args[0])
-    nothing = e.c.constant("int32", 0)
-    e.c.leave()
-    return nothing
-
-
 def _storage_sync(e: Emitter, node: Call) -> Value:
     scope, semantics = e.c.module.uint(spv.SCOPE_WORKGROUP), e.c.module.uint(spv.BARRIER_SEMANTICS)
     e.c.do(Op.CONTROL_BARRIER, scope, scope, semantics)
@@ -319,7 +312,8 @@ _SPECIAL: dict[str, Callable[[Emitter, Call], Value]] = {
     "abs": _abs, "isnan": _classify, "isinf": _classify, "isfinite": _classify, "popcount": _popcount, "clz": _clz,
     "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
     "assume": _assume, "ldexp": _ldexp, "q_multiply_shift": _q_multiply_shift, "call_extern": _call_extern,
-    "call_pure_extern": _call_extern, "ret": _ret, "storage_sync": _storage_sync,
-    "address_of": _refused("there are no addresses in a device's code", "copy memory with a loop over elements"),
+    "call_pure_extern": _call_extern, "storage_sync": _storage_sync,
+    "ret": _refused("ret cannot be made in SPIR-V", "a thread cannot end what others do: write the guard as T.if"),
+    "address_of": _refused("there are no addresses in SPIR-V", "copy memory with a loop over elements"),
     "dot4": _refused("dot4 reached the generator of SPIR-V", "the pass scalarize_vectors must run before"),
 }  # fmt: skip

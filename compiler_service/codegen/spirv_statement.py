@@ -9,9 +9,11 @@ from compiler_service.codegen.kernel import elements
 from compiler_service.codegen.spirv_code import Value
 from compiler_service.codegen.spirv_convert import low_bits
 from compiler_service.codegen.spirv_expr import ExprEmitter
+from compiler_service.passes.copies import fresh_copy
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.expr import Binary, Call, Expr, IntImm, Not
+from crossfarm.ir.arith import const_int
+from crossfarm.ir.expr import Binary, Call, Expr, IntImm, Not, Var
 from crossfarm.ir.stmt import (
     Allocate,
     AssertStmt,
@@ -25,10 +27,32 @@ from crossfarm.ir.stmt import (
     Stmt,
     While,
 )
+from crossfarm.ir.visitor import children, seq, walk
+
+#: Copies of an innermost loop's body, where a driver limits iterations.
+_COPIES = 16
 
 
 class StatementEmitter(ExprEmitter):
-    """Emits statements of one kernel."""
+    """Emits statements of one kernel.
+
+    Attributes:
+        copies: how many iterations of an innermost loop become one, if they are so many.
+    """
+
+    copies: int = 1
+
+    def limit_iterations(self, body: Stmt, most: int) -> None:
+        """Keeps a thread's iterations below ``most``, as far as they are known. Raises BuildFailed where it cannot."""
+        if iterations(body) <= most:
+            return
+        self.copies = _COPIES
+        if (count := iterations(body, _COPIES)) > most:
+            raise BuildFailed(
+                f"kernel {self.kernel!r} runs {count:,} iterations of its loops, unrolled, in each thread, and the "
+                f"driver of target {self.types.target.label} stops a thread's loops after {most:,} without a word",
+                hint="bind more loops to threads; or build for the CPU (llvm) instead of its Vulkan driver",
+            )
 
     def statement(self, node: Stmt) -> None:
         """Emits ``node`` in the current block; nothing where a return came before."""
@@ -77,20 +101,24 @@ class StatementEmitter(ExprEmitter):
     def _under(self, condition: Expr, body: Stmt) -> Callable[[], None]:
         def write() -> None:
             with self.known.scope():
-                self.known.assume(condition)
+                self.assume(condition)
                 self.statement(body)
 
         return write
 
     def do_For(self, node: For) -> None:
-        """A counter in 32 bits where the bounds are known to fit, whatever the variable's dtype."""
         if node.kind == "thread_binding":
             raise BuildFailed(
                 f"kernel {self.kernel!r}: loop {node.var.name!r} is bound to {node.thread} inside the kernel's body",
                 hint="loops over threads enclose the kernel: the pass split_kernels takes them off",
             )
+        copies = unroll_factor(node, self.copies)
+        self._loop(node if copies == 1 else _unrolled(node, copies))
+
+    def _loop(self, node: For) -> None:
+        """A counter in 32 bits where the bounds are known to fit, whatever the variable's dtype."""
         wide = dt.bits(node.var.dtype) == 64
-        stop = node.extent if isinstance(node.min, IntImm) and node.min.value == 0 else _sum(node.min, node.extent)
+        stop = node.extent if const_int(node.min) == 0 else Binary("add", node.min, node.extent)
         with self.known.scope():
             narrow = wide and self._fits(node.min) and self._fits(stop)
             start, end = (self.low_word(e) if narrow else self.emit(e) for e in (node.min, stop))
@@ -118,5 +146,32 @@ class StatementEmitter(ExprEmitter):
         self.c.loop([], lambda v: self.emit(node.condition), lambda v: self.statement(node.body), lambda v: [])
 
 
-def _sum(a: Expr, b: Expr) -> Expr:
-    return Binary("add", a, b)
+def _unrolled(node: For, copies: int) -> For:
+    """A loop whose iterations are ``copies`` of the loop's, a divisor of its extent."""
+    dtype, count = node.var.dtype, const_int(node.extent)
+    assert count is not None, "only loops of known extent are unrolled"
+    outer = Var(node.var.name, dtype)
+    bodies = []
+    for k in range(copies):
+        at: Expr = Binary("add", Binary("mul", outer, IntImm(copies, dtype)), IntImm(k, dtype))
+        value = at if const_int(node.min) == 0 else Binary("add", node.min, at)
+        bodies.append(fresh_copy(node.body, {node.var: value}))
+    return For(outer, IntImm(0, dtype), IntImm(count // copies, dtype), seq(*bodies), "serial")
+
+
+def unroll_factor(node: For, copies: int) -> int:
+    """The largest divisor of an innermost loop's extent that is no more than ``copies``."""
+    count = const_int(node.extent)
+    if count is None or any(isinstance(n, (For, While)) for n in walk(node.body)):
+        return 1
+    return max(n for n in range(1, copies + 1) if count % n == 0)
+
+
+def iterations(node: Stmt, copies: int = 1) -> int:
+    """How many iterations all loops have, those of loops that depend on data or sizes counted as one."""
+    if isinstance(node, For):
+        count = max(const_int(node.extent) or 1, 1) // unroll_factor(node, copies)
+        return count * (1 + iterations(node.body, copies))
+    if isinstance(node, While):
+        return 1 + iterations(node.body, copies)
+    return sum(iterations(child, copies) for child in children(node) if isinstance(child, Stmt))

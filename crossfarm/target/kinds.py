@@ -121,6 +121,9 @@ KINDS: dict[str, Kind] = {
                 "float_controls": Attribute(
                     bool, "Keeps NaN, infinities, signed zeros, and rounds to nearest, where told to.", False
                 ),
+                "loop_iterations": Attribute(
+                    int, "After so many iterations of all its loops a thread leaves them, wrongly; 0 for never.", 0
+                ),
                 "push_constant_bytes": Attribute(int, "Room for the scalar arguments of a kernel.", 128),
             },
         ),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from crossfarm.wire.v1.artifact_pb2 import Variant
 
 PROBE_APART = True
+#: So much is behind the end of every workspace: where a temporary of no bytes begins.
+_SLACK = 512
 
 
 def probe() -> list[DeviceDescription]:
@@ -73,6 +75,7 @@ def _describe(device: PhysicalDevice) -> DeviceDescription:
             "memory_bytes": device.memory_bytes,
             "max_threads_per_group": int(limits.maxComputeWorkGroupInvocations),
             "shared_bytes": int(limits.maxComputeSharedMemorySize),
+            "loop_iterations": device.loop_iterations,
             "push_constant_bytes": int(limits.maxPushConstantsSize),
             "subgroup_size": device.subgroup_size,
             "warp_size": max(1, device.subgroup_size),
@@ -108,6 +111,7 @@ class VulkanDevice:
 
     def workspace(self, size: int) -> VulkanMemory:
         """Memory of at least that size, the same until somebody asks for more. Raises LimitExceeded."""
+        size += _SLACK
         if self._workspace is None or self._workspace.size < size:
             self._release_workspace()
             try:
@@ -189,7 +193,7 @@ class VulkanCall:
         self._workspace_bytes = binding.workspace_bytes
         self._failures = tuple(signature.entry.failures)
         self._recorded: Recording | None = None
-        self._workspace: VulkanMemory | None = None
+        self._workspace = device.workspace(binding.workspace_bytes)
         self._recording()
 
     def __call__(self) -> None:
@@ -217,7 +221,7 @@ class VulkanCall:
 
     def _recording(self) -> Recording:
         """The commands, for the workspace as it is now."""
-        workspace = self._device.workspace(self._workspace_bytes) if self._workspace_bytes else None
+        workspace = self._device.workspace(self._workspace_bytes)
         if self._recorded is None or workspace is not self._workspace:
             self.release()
             self._workspace = workspace
@@ -242,14 +246,13 @@ class VulkanCall:
         return self._pipelines[launch.kernel.name].bound(launch.grid, buffers, scalars)
 
     def _part(self, place: Place) -> BoundBuffer:
-        assert self._workspace is not None
         return BoundBuffer(self._workspace, place.offset, place.size)
 
     def _cleared(self) -> BoundBuffer | None:
         return None if self._status is None else self._part(self._status)
 
     def _check_status(self) -> None:
-        if self._status is None or self._workspace is None:
+        if self._status is None:
             return
         code = int.from_bytes(self._workspace.read(self._status.offset, 4), "little", signed=True)
         if not code:

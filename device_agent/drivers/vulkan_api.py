@@ -138,6 +138,14 @@ class PhysicalDevice:
         """As the driver writes it, else its number."""
         return self._driver_text("driverInfo") or str(self.properties.driverVersion)
 
+    @property
+    def loop_iterations(self) -> int:
+        """After how many iterations of all its loops a thread leaves them, without an error; 0 for never.
+
+        Mesa's llvmpipe counts them (LP_MAX_TGSI_LOOP_ITERATIONS), so that no shader hangs it.
+        """
+        return 65535 if self.driver == "llvmpipe" else 0
+
     def _driver_text(self, field: str) -> str:
         structs = self._chained[1]
         if "driver" not in structs:

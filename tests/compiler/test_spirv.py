@@ -144,18 +144,6 @@ def test_only_one_value_is_evaluated_where_a_condition_guards_a_load(queue: Queu
     np.testing.assert_array_equal(b[:8], [5, 5, 1, 1, 7, 7, 2, 1])
 
 
-def test_a_return_ends_the_thread(queue: Queue) -> None:
-    i = Var("i", "int32")
-    leave = Evaluate(Call("ret", (i32(0),), "int32"))
-    inside = seq(
-        IfThenElse(ops.compare("eq", i, 5), seq(leave, BufferStore(B, f32(8), (i,)))), BufferStore(B, f32(1), (i,))
-    )
-    body = seq(loop(inside, i, 64), BufferStore(B, f32(9), (i32(63),)))
-    b = np.zeros(64, np.float32)
-    launch(queue, one_thread(body, [B]), [b])
-    np.testing.assert_array_equal(b, [1] * 5 + [0] * 59)
-
-
 def test_lets_and_attributes_and_promises(queue: Queue) -> None:
     i, x, y = Var("i", "int64"), Var("x", "float32"), Var("y", "int64")
     value = Let(y, ops.add(i, 1), ops.add(Cast(y, "float32"), x))
@@ -166,6 +154,21 @@ def test_lets_and_attributes_and_promises(queue: Queue) -> None:
     a, b = np.arange(64, dtype=np.float32), np.zeros(64, np.float32)
     launch(queue, one_thread(loop(body, i, 64), [A, B]), [a, b])
     np.testing.assert_array_equal(b, 2 * a + np.arange(1, 65))
+
+
+def test_loops_are_unrolled_where_a_driver_stops_them_and_refused_where_that_is_not_enough(queue: Queue) -> None:
+    i, j, out = Var("i", "int64"), Var("j", "int32"), buffer("out", 4, "int32")
+    total = BufferStore(out, ops.add(BufferLoad(out, (i32(0),)), ops.add(Cast(i, "int32"), j)), (i32(0),))
+    limited = Target("vulkan loop_iterations=65535 int64=true")
+    kernel = one_thread(loop(loop(total, j, 1000, start=5), i, 300), [out])
+    array = np.zeros(4, np.int32)
+    launch(queue, kernel, [array], target=limited)
+    assert array[0] == sum(a + b for a in range(300) for b in range(5, 1005))
+    with pytest.raises(
+        BuildFailed, match=r"kernel 'kernel' runs [\d,]+ iterations .* stops a thread's loops after 65,535"
+    ):
+        emit_module([one_thread(loop(loop(total, j, 1000), i, 3000), [out])], limited)
+    emit_module([one_thread(loop(loop(total, j, 1000), i, 3000), [out])], FULL)
 
 
 # --- memory
@@ -375,6 +378,7 @@ def test_what_cannot_be_said_in_spirv_is_refused() -> None:
     address = Call("address_of", (BufferLoad(A, zero),), "handle")
     copy = Call("call_extern", (StringImm("memcpy"), address, address, i32(4)), "handle")
     assert "'memcpy' cannot be called" in _refused(Evaluate(copy))
+    assert "ret cannot be made in SPIR-V" in _refused(Evaluate(Call("ret", zero, "int32")))
     assert "variable 'unknown' is used where it is not defined" in _refused(BufferStore(A, unknown, zero))
     assert "an assertion reached" in _refused(AssertStmt(ops.compare("lt", 1, 2), "sizes agree"))
     inner = loop(BufferStore(A, f32(0), zero), Var("t", "int32"), 4, kind="thread_binding")

@@ -80,7 +80,7 @@ def launch(
 ) -> SpirvModule:
     """Runs a kernel once on arrays, one a buffer, which it reads and writes in place."""
     module = generated(kernel, target=target)
-    pipelines = Pipelines(queue, module.code, [kernel_message(kernel, "f")])
+    pipelines = Pipelines(queue, module.code, [kernel_message(kernel, "f", module.shared_bytes[kernel.name])])
     memories: list[VulkanMemory] = []
     recording = None
     try:
