@@ -120,6 +120,8 @@ def test_memory_that_the_device_does_not_have(farm: Farm, kind: str) -> None:
 
 def test_an_endless_kernel_ends_with_its_lease_and_the_device_comes_back(farm: Farm, kind: str) -> None:
     with farm.acquire(f"kind={kind}", timeout=60) as device:
+        if device.target.attributes.get("loop_iterations"):
+            pytest.skip("this device's driver leaves endless loops by itself")
         function = device.load(farm.build(ENDLESS, target=device.target))["f"]
         started = time.monotonic()
         with pytest.raises(cf.Timeout, match="ran longer than its limit"):

@@ -30,7 +30,15 @@ def test_a_corpus_program_gives_its_stored_outputs(
     inputs: list[Any] = [data[f"in_{i}"] for i in range(case["n_in"])]
     scalars = [p["kind"] == "scalar" for p in case["params"] if p["role"] == "in"]
     inputs = [int(x) if scalar else x for x, scalar in zip(inputs, scalars)]
-    result = on_device.load(module, schedule=schedule)[case["func"]](*inputs)
+    try:
+        loaded = on_device.load(module, schedule=schedule)
+    except cf.BuildFailed as failure:
+        # one thread does it all, and the driver would leave its loops: refusing is what is right
+        assert schedule == "none"
+        assert on_device.device.target.attributes.get("loop_iterations")
+        assert "stops a thread's loops after" in str(failure)
+        return
+    result = loaded[case["func"]](*inputs)
     outputs = result if isinstance(result, tuple) else (result,)
     assert len(outputs) == case["n_out"]
     for position, got in enumerate(outputs):
