@@ -4,8 +4,8 @@ In order of the kernel's scalar parameters. A scalar takes 4 bytes, or 8 where i
 multiple of that. Integers are sign- or zero-extended to 32 bits, bool is 0 or 1, float16 and bfloat16 are their bits in
 the low half of a word: small members would ask for features that many devices lack.
 
-One word follows: the number that is added to a group's index along x. Devices run 65535 groups in one dispatch, or more;
-a larger grid is dispatched in parts, and this says where a part begins. It is 0 where there is one part.
+One word follows: the number that is added to a group's index along x. Devices run 65535 groups in one dispatch, or
+more; a larger grid is dispatched in parts, and this says where a part begins. It is 0 where there is one part.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from crossfarm.ir import dtype as dt
-
 
 _WORD = 4
 #: Thread groups along one axis that every device runs in one dispatch.

@@ -34,9 +34,9 @@ def test_a_corpus_program_gives_its_stored_outputs(
         loaded = on_device.load(module, schedule=schedule)
     except cf.BuildFailed as failure:
         # one thread does it all, and the driver would leave its loops: refusing is what is right
-        assert schedule == "none"
-        assert on_device.device.target.attributes.get("loop_iterations")
-        assert "stops a thread's loops after" in str(failure)
+        limited = schedule == "none" and on_device.device.target.attributes.get("loop_iterations")
+        if not limited or "stops a thread's loops after" not in str(failure):
+            raise
         return
     result = loaded[case["func"]](*inputs)
     outputs = result if isinstance(result, tuple) else (result,)
