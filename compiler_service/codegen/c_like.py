@@ -110,6 +110,8 @@ class _KernelRenderer(ExprRenderer):
     def _do_Evaluate(self, node: Evaluate) -> None:
         if is_barrier(node):
             self.line(self.dialect.barrier)
+        elif isinstance(node.value, Call) and node.value.op == "ret":
+            self.line("return;")
         elif isinstance(node.value, Call) and node.value.op not in ("assume", "likely"):
             self.line(f"(void){self.emit(node.value)};")
 

@@ -73,7 +73,14 @@ class _Split:
 
     def host(self) -> PrimFunc:
         """The function as launches; ``kernels`` is filled."""
-        return replace(self.func, body=self._statement(self.func.body, _Surroundings()))
+        host = replace(self.func, body=self._statement(self.func.body, _Surroundings()))
+        returns = [name for name, kernel in self.kernels.items() if _returns(kernel.body)]
+        if returns and (len(self.kernels) > 1 or binds_threads(self.kernels[returns[0]].body)):
+            raise BuildFailed(
+                f"function {self.name!r} returns early, which ends only the thread of kernel {returns[0]!r} that does",
+                hint="put what is not to run under the opposite condition, or build for a CPU",
+            )
+        return host
 
     # --- the host's part
 
@@ -334,6 +341,10 @@ class _Uniform:
 
     def _varies(self, expr: Expr) -> bool:
         return any(isinstance(n, BufferLoad) or (isinstance(n, Var) and n in self.varying) for n in walk(expr))
+
+
+def _returns(code: Stmt) -> bool:
+    return any(isinstance(n, Call) and n.op == "ret" for n in walk(code))
 
 
 def _loads(expr: Expr) -> bool:

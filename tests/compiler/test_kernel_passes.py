@@ -324,6 +324,12 @@ REFUSED = {
             for t in T.thread_binding(16, thread="threadIdx.x"):
                 B[t] = A[t]
     """,
+    "returns early": """
+        for t in T.thread_binding(16, thread="threadIdx.x"):
+            if A[t] > T.float32(0):
+                T.evaluate(T.ret(0))
+            B[t] = A[t]
+    """,
     "is around kernels and has no constant extent": """
         for i in range(n):
             for b in T.thread_binding(4, thread="blockIdx.x"):

@@ -17,7 +17,20 @@ from tests.compiler.test_language import A_B, source
 from tests.conformance.conftest import OnDevice
 
 ADD_ONE = parse(source(A_B, "for i in range(64):\n    B[i] = A[i] + T.float32(1)"))
-ENDLESS = parse(source(A_B, "B[0] = A[0]\nwhile B[0] < T.float32(1):\n    B[0] = B[0] * T.float32(1)"))
+#: Years of work. In groups, and in loops that end: a device that leaves a thread's loops too early refuses others.
+ENDLESS = parse(source(A_B, "for i, j, k in T.grid(60000, 60000, 60000):\n    B[0] = B[0] * A[1] + A[0]"))
+ENDLESS_GROUPS = parse(
+    source(
+        A_B,
+        """
+        for b in T.thread_binding(60000, thread="blockIdx.y"):
+            for c in T.thread_binding(60000, thread="blockIdx.x"):
+                for t in T.thread_binding(32, thread="threadIdx.x"):
+                    for k in range(60000):
+                        B[t] = B[t] * A[1] + A[(k + b + c) % 64]
+        """,
+    )
+)
 DOUBLE = parse(source(A_B.replace("float32", "float64"), "for i in range(64):\n    B[i] = A[i] + T.float64(1)"))
 
 
@@ -120,9 +133,8 @@ def test_memory_that_the_device_does_not_have(farm: Farm, kind: str) -> None:
 
 def test_an_endless_kernel_ends_with_its_lease_and_the_device_comes_back(farm: Farm, kind: str) -> None:
     with farm.acquire(f"kind={kind}", timeout=60) as device:
-        if device.target.attributes.get("loop_iterations"):
-            pytest.skip("this device's driver leaves endless loops by itself")
-        function = device.load(farm.build(ENDLESS, target=device.target))["f"]
+        module = ENDLESS if kind == "cpu" else ENDLESS_GROUPS
+        function = device.load(farm.build(module, target=device.target))["f"]
         started = time.monotonic()
         with pytest.raises(cf.Timeout, match="ran longer than its limit"):
             function(np.zeros(64, np.float32), np.zeros(64, np.float32), timeout=1.0)

@@ -7,26 +7,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from crossfarm.errors import ArgumentError, BuildFailed, ProgramError
+from crossfarm.errors import ArgumentError, ProgramError
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import te
 from crossfarm.ir.module import IRModule
 from tests.compiler.test_language import A_B, CASES, FLOATS, source
 from tests.conformance.conftest import OnDevice, check
 
-#: What threads of a group cannot do: no function that one of them could return from, no addresses to pass.
-ON_CPUS_ONLY = ("early return",)
-
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_construct_means_the_same_on_the_device(name: str, on_device: OnDevice, kind: str) -> None:
-    module = parse(source(A_B, CASES[name]))
-    arguments = [FLOATS, np.full(64, 5, np.float32)]
-    if kind != "cpu" and name in ON_CPUS_ONLY:
-        with pytest.raises(BuildFailed, match="ret cannot be made"):
-            on_device.load(module)
-        return
-    check(on_device, module, "f", arguments)
+def test_a_construct_means_the_same_on_the_device(name: str, on_device: OnDevice) -> None:
+    check(on_device, parse(source(A_B, CASES[name])), "f", [FLOATS, np.full(64, 5, np.float32)])
 
 
 def test_scalar_arguments_of_every_dtype_arrive(on_device: OnDevice) -> None:
@@ -132,5 +123,5 @@ def test_a_benchmark_measures_the_call_and_its_kernels(on_device: OnDevice, kind
     assert len(result.samples) == 3
     assert result.min > 0
     if kind != "cpu":
-        assert len(result.kernels) >= 2
+        assert result.kernels
         assert all(seconds > 0 for seconds in result.kernels.values())
