@@ -116,14 +116,14 @@ def test_there_is_a_runtime_for_every_host() -> None:
 @pytest.mark.slow
 def test_a_dll_is_the_same_bytes_whoever_compiled_its_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     libraries = []
-    for name in ("first", "second"):
-        monkeypatch.setenv("CROSSFARM_CACHE", str(tmp_path / name))
-        runtime_object.cache_clear()
-        support_objects.cache_clear()
+    for compiled_anew in (False, True):
+        if compiled_anew:
+            monkeypatch.setenv("CROSSFARM_CACHE", str(tmp_path))
+        for kept in (runtime_object, support_objects):
+            kept.cache_clear()
         options = compiler_pb2.BuildOptions(schedule="none")
         libraries.append(build_variant(parse(FLOATS), Target("windows-x86-64"), options).library)
-    runtime_object.cache_clear()
-    support_objects.cache_clear()
+    assert len(list((tmp_path / "runtime").iterdir())) == 2
     assert libraries[0] == libraries[1]
     assert b"crossfarm_norms\0" in libraries[0]
     assert b"crossfarm-program.dll\0" in libraries[0]
