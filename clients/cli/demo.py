@@ -1,8 +1,8 @@
 """``crossfarm demo``: the main job, end to end, for every kind of device that is found and for two architectures.
 
 Three programs (``examples/``) are built for this machine's CPU, for its other devices (OpenCL, Vulkan, CUDA) and for an
-aarch64 device, each leased, run, checked against numpy in float64 and measured. Where no aarch64 board is attached to the farm, an emulated one is started: a
-real arm64 Python under user-mode emulation, which ``make arm64-root`` sets up.
+aarch64 device, each leased, run, checked against numpy in float64 and measured. Where no aarch64 board is attached to
+the farm, an emulated one is started: a real arm64 Python under user-mode emulation, which ``make arm64-root`` sets up.
 """
 
 from __future__ import annotations

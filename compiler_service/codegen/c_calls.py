@@ -31,7 +31,8 @@ def float_call(r: ExprRenderer, name: str, args: list[str], dtype: str) -> str:
         exp = r.dialect.functions["exp"]
         symbol = r.helper(
             f"cf_sigmoid_{dtype}",
-            f"{type_} {{name}}({type_} x) {{\n  {type_} e = {exp}(-fabs(x));\n  return (x >= 0 ? {one} : e) / ({one} + e); }}",
+            f"{type_} {{name}}({type_} x) {{\n  {type_} e = {exp}(-fabs(x));\n"
+            f"  return (x >= 0 ? {one} : e) / ({one} + e); }}",
         )
         return f"{symbol}({args[0]})"
     if name in r.dialect.functions:

@@ -49,29 +49,25 @@ class Dialect:
     reserved: frozenset[str] = field(default=frozenset())
 
 
+_NAMES = """
+exp exp2 exp10 log log2 log10 log1p sqrt rsqrt tanh erf sin cos tan asin acos atan sinh cosh asinh acosh atanh
+floor ceil round trunc pow atan2 fmod hypot copysign nextafter fma
+"""
+_WORDS = """
+auto break case char const continue default do double else enum extern float for goto if inline int long register
+restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true false
+half uchar ushort uint ulong size_t kernel global local constant private __kernel __global __local barrier
+get_group_id get_local_id get_global_id min max abs clamp mad mix step sign dot cross length distance normalize select
+any all popcount clz rotate isnan isinf isfinite as_int as_uint as_float INFINITY NAN main event_t image2d_t sampler_t
+complex imaginary class template this new delete operator namespace threadIdx blockIdx blockDim gridDim printf
+vload_half vstore_half ldexp NULL M_PI asm __shared__ __global__ __device__ linux unix
+"""
+
 #: Functions of floats whose names and meaning C-like languages share.
-C_FUNCTIONS = {
-    name: name
-    for name in (  # noqa: SIM905 - a list of a word a line tells nobody more
-        "exp exp2 exp10 log log2 log10 log1p sqrt rsqrt tanh erf sin cos tan asin acos atan sinh cosh asinh acosh atanh "
-        "floor ceil round trunc pow atan2 fmod hypot copysign nextafter fma"
-    ).split()
-} | {"nearbyint": "rint", "abs": "fabs"}
+C_FUNCTIONS = {name: name for name in _NAMES.split()} | {"nearbyint": "rint", "abs": "fabs"}
 
 #: What ``call_extern`` may name of libm beyond the intrinsics.
 C_EXTERN = frozenset(("expm1", "cbrt", "erfc", "tgamma", "lgamma", "rint", "fabs", "fmin", "fmax", "fdim", "remainder"))
 
 #: Words that no identifier of a program may be.
-C_RESERVED = (
-    frozenset(  # noqa: SIM905
-        "auto break case char const continue default do double else enum extern float for goto if inline int long register "
-        "restrict return short signed sizeof static struct switch typedef union unsigned void volatile while bool true "
-        "false half uchar ushort uint ulong size_t kernel global local constant private __kernel __global __local barrier "
-        "get_group_id get_local_id get_global_id min max abs clamp mad mix step sign dot cross length distance normalize "
-        "select any all popcount clz rotate isnan isinf isfinite as_int as_uint as_float INFINITY NAN main event_t image2d_t "
-        "sampler_t complex imaginary class template this new delete operator namespace threadIdx blockIdx blockDim gridDim "
-        "this printf vload_half vstore_half ldexp NULL M_PI asm __shared__ __global__ __device__ linux unix".split()
-    )
-    | frozenset(C_FUNCTIONS.values())
-    | C_EXTERN
-)
+C_RESERVED = frozenset(_WORDS.split()) | frozenset(C_FUNCTIONS.values()) | C_EXTERN

@@ -105,7 +105,7 @@ def copied(form: Affine) -> Affine:
 
 
 def bounds_checks(buffer: Buffer, code: Stmt) -> frozenset[Expr]:
-    """Conditions that do no more than keep a store inside ``buffer``: ``i < n`` around a store to element ``i`` of ``n``.
+    """Conditions that do no more than keep a store inside ``buffer``: ``i < n`` around a store to element ``i``.
 
     Where such a condition does not hold there is no element that anybody could load.
     """

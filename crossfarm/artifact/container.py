@@ -149,9 +149,7 @@ def _check_manifest(manifest: Manifest, *, producer: str, name: str = "this arti
 def _check_variant(variant: Variant, kinds: Mapping[int, str], where: str) -> None:
     code = KERNELS if variant.kernels else LIBRARY
     if variant.library_section and kinds.get(variant.library_section) != code:
-        raise InvalidArtifact(
-            f"{where} names section {variant.library_section} as its code, which is no {code} section"
-        )
+        raise InvalidArtifact(f"{where} names section {variant.library_section} as its {code}, which is none")
     if not variant.runtime:
         raise InvalidArtifact(f"{where} does not say which runtime runs it")
     if len(variant.entry_points) > MAX_FUNCTIONS:

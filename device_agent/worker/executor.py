@@ -202,7 +202,7 @@ class Executor:
             )
         except errors.Error as raised:
             failure = raised
-        except Exception as bug:  # noqa: BLE001 - a driver's mistake is this request's failure, not the session's end
+        except Exception as bug:  # a driver's mistake is this request's failure, not the session's end
             log.exception("%s request", kind)
             failure = errors.InfrastructureError(f"internal error of the device's driver: {type(bug).__name__}: {bug}")
         else:

@@ -25,6 +25,7 @@ from crossfarm.ir.module import IRModule
 from crossfarm.ir.structural import explain_difference
 from crossfarm.ir.verify import verify
 from crossfarm.target import Target
+from crossfarm.wire.v1.artifact_pb2 import LaunchPlan
 
 TARGET = Target("opencl")
 A_B = 'A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32")'
@@ -38,7 +39,7 @@ def function(body: str, params: str = A_B) -> IRModule:
 
 
 def check(step: Pass, before: IRModule, after: str) -> None:
-    """``after``: the bodies' text as the printer writes it, from the first line that differs in kind: of ``f`` alone."""
+    """``after``: the text of the function's body as the printer writes it, simplified."""
     verify(before)
     result = Simplify().apply(step.apply(before, TARGET), TARGET)
     verify(result)
@@ -342,13 +343,20 @@ REFUSED = {
 def test_what_no_kernel_can_do_is_refused_with_the_reason(reason: str) -> None:
     module = function(REFUSED[reason], f"{A_B}, n: T.int32")
     with pytest.raises(BuildFailed, match=reason) as refused:
-        lowered, _ = run_pipeline(module, TARGET, schedule="none")
-        kernels = {name: Kernel.of(name, func) for name, func in lowered.functions.items() if func.private}
-        plan_launches("f", lowered["f"], kernels)
+        planned(module)
     assert refused.value.hint
 
 
+def planned(module: IRModule) -> LaunchPlan:
+    lowered, _ = run_pipeline(module, TARGET, schedule="none")
+    kernels = {name: Kernel.of(name, func) for name, func in lowered.functions.items() if func.private}
+    return plan_launches("f", lowered["f"], kernels).plan
+
+
 def test_failures_are_written_down_with_their_messages() -> None:
+    messages = (
+        "[\"assertion failed in function 'f': A must be positive\", \"integer division by zero in function 'f'\"]"
+    )
     check(
         ReportFailures(),
         function("""
@@ -356,8 +364,8 @@ def test_failures_are_written_down_with_their_messages() -> None:
             for i in range(64):
                 B[i] = A[i % T.Cast("int32", A[63])]
         """),
-        """
-        status = T.allocate([1], "int32", "global", annotations={"crossfarm.failures": ["assertion failed in function 'f': A must be positive", "integer division by zero in function 'f'"]})
+        f"""
+        status = T.allocate([1], "int32", "global", annotations={{"crossfarm.failures": {messages}}})
         if not A[0] > T.float32(0.0):
             status[0] = 1
         for i in range(64):
@@ -376,16 +384,12 @@ def test_the_interpreter_does_not_run_what_was_split() -> None:
 
 
 def test_a_loop_of_the_host_launches_its_kernel_for_each_iteration() -> None:
-    lowered, _ = run_pipeline(
+    plan = planned(
         function("""
             for i in range(3):
                 for b in T.thread_binding(4, thread="blockIdx.x"):
                     B[b] = B[b] + A[i * 4 + b]
-        """),
-        TARGET,
-        schedule="none",
+        """)
     )
-    kernels = {name: Kernel.of(name, func) for name, func in lowered.functions.items() if func.private}
-    plan = plan_launches("f", lowered["f"], kernels).plan
     assert [launch.kernel for launch in plan.launches] == ["f_kernel"] * 3
     assert [launch.arguments[2].size.ops[0].constant for launch in plan.launches] == [0, 1, 2]

@@ -200,8 +200,7 @@ def test_every_tag_is_listed_with_whether_it_can_be_built(service: Service) -> N
     listed = {info.tag: info for info in service.stub.ListTargets(ListTargetsRequest()).targets}
     assert set(TAGS) | {"llvm", "opencl", "cuda", "vulkan"} == set(listed)
     assert listed["raspberry-pi/4b"].buildable
-    assert not listed["opencl"].buildable
-    assert "cannot build for it yet" in listed["opencl"].reason
+    assert all(info.buildable and not info.reason for info in listed.values())
     assert Target.from_proto(listed["raspberry-pi/4b"].target) == Target("raspberry-pi/4b")
 
 
