@@ -27,6 +27,5 @@ def private_padding(site: Site, data: Buffer) -> tuple[str, ...]:
     return tuple(
         name
         for name in padding_before(site, data)
-        if consumers(func, find_block(func, name)) == (find_block(func, site.block),)
-        and data in temporaries(func)
+        if consumers(func, find_block(func, name)) == (find_block(func, site.block),) and data in temporaries(func)
     )

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.gpu.groups import bind_flat, bind_groups, fused, keep_results, loops_in_order, product_of
+from compiler_service.schedules.gpu.groups import (
+    bind_flat,
+    bind_groups,
+    fused,
+    keep_results,
+    loops_in_order,
+    product_of,
+)
 from compiler_service.schedules.gpu.reduction import Sharing, reduce_together
 from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
@@ -128,7 +135,7 @@ def _sharing(site: Site, nest: Nest) -> Sharing:
     """Threads along neighbouring results, and along the steps where there are too few results to fill the device."""
     gpu = site.gpu
     steps, results = (product_of([a.dom.extent for a in axes]) for axes in (nest.reduced, nest.spatial))
-    across = gpu.group(max(gpu.warp, 16))
+    across = gpu.group(min(max(gpu.warp, 16), max(gpu.threads // 4, 1)))
     lanes = 1
     width = sum(dt.itemsize(s.buffer.dtype) for s in nest.stores)
     while (

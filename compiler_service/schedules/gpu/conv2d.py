@@ -46,7 +46,7 @@ class Conv2d:
             return Refusal(found)
         filters = found.group if found.group is not None else found.extent(found.channel)
         if filters is None or filters < _FEWEST_FILTERS:
-            return Refusal(f"{'a symbolic number of' if filters is None else filters} filters for a channel are too few")
+            return Refusal(f"{'a symbolic number of' if filters is None else filters} filters a channel are too few")
         if found.group is not None and (found.extent(found.channel) or 1) % found.group:
             return Refusal(f"its filters are not groups of {found.group}")
         parts = _parts(site, found, found.block, found.channel, ())
@@ -101,7 +101,7 @@ class Conv2d:
         assert group is not None
         node = found.block.body
         assert isinstance(node, BufferStore)
-        dimension = [i for i, index in enumerate(node.indices) if index is found.channel][0]
+        dimension = next(i for i, index in enumerate(node.indices) if index is found.channel)
 
         def split_at(position: int, values: tuple[Value, ...]) -> list[Value]:
             value = values[position]

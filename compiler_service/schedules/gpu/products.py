@@ -19,6 +19,7 @@ from compiler_service.schedules.nests import Access
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import BufferLoad, Expr, Var
+from crossfarm.ir.regions import simplify
 from crossfarm.ir.schedule.references import BlockRef, LoopRef
 from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.schedule.tree import find_block, find_loop
@@ -167,7 +168,7 @@ class TiledProduct:
                 first, *others = [a for a in group if a in at]
                 index = at[first]
                 for axis in others:
-                    index = index * Value(extents[axis]) + at[axis]
+                    index = index * Value(simplify(extents[axis])) + at[axis]
                 found.append(index)
             return found
 
@@ -234,7 +235,7 @@ class TiledProduct:
         *_, step, own = [loops[index] for index in node.body.indices if isinstance(index, Var)]
         order = (own, step) if factor.along_sum else (step, own)
         sch.reorder(*order)
-        size = tile.steps * const_int(find_loop(self.site.func, own.var).extent) or 1
+        size = tile.steps * (const_int(find_loop(self.site.func, own.var).extent) or 1)
         lanes = factor.lanes if not factor.along_sum and size % (tile.threads * factor.lanes) == 0 else 1
         _, down, across, lane = sch.split(fused(sch, order), [None, tile.down, tile.across, lanes])
         sch.bind(down, "threadIdx.y")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from compiler_service.schedules.gpu.groups import fused
 from compiler_service.schedules.machines import Gpu
+from compiler_service.schedules.nests import temporaries
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Var
 from crossfarm.ir.schedule.tree import find_block
@@ -86,9 +87,9 @@ def keep_in_registers(sch: Schedule, block: BlockRef, loop: LoopRef, first: Loop
     func = sch.module[block.func]
     node = find_block(func, block.name).block
     is_sure = const_int(find_block(func, block.name).predicate) == 1  # else there may be no step, and nothing to store
-    root = func.body.block  # type: ignore[union-attr]
+    own = temporaries(func)
     for number, region in enumerate(node.writes):
-        if region.buffer in root.alloc_buffers:
+        if region.buffer in own:
             sch.set_scope(block, number, "local")
         elif is_sure:
             sch.reverse_compute_at(sch.cache_write(block, number, "local"), loop)

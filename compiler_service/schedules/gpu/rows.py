@@ -31,7 +31,9 @@ class Rows:
             return Refusal(group)
         sharing = _sharing(site, group)
         if sharing.shared_bytes(_width(group)) > site.gpu.shared_bytes:
-            return Refusal(f"{site.gpu.shared_bytes} bytes of shared memory do not hold what {sharing.lanes} threads add")
+            return Refusal(
+                f"{site.gpu.shared_bytes} bytes of shared memory do not hold what {sharing.lanes} threads add"
+            )
         reductions = sum(1 for n in group if n.reduced)
         what = f"{reductions} reduction{'s' if reductions > 1 else ''} along the last axis"
         if len(group) > 1:

@@ -1,4 +1,4 @@
-"""How a matrix product is cut for a GPU: the tile of a group, and the part of it that each thread keeps in registers."""
+"""How a matrix product is cut for a GPU: the tile of a group, and the part of it in each thread's registers."""
 
 from __future__ import annotations
 
@@ -88,7 +88,9 @@ def best_group_tile(
 
 def _candidates(gpu: Gpu) -> list[GroupTile]:
     if gpu.is_cpu:
-        tiles = [GroupTile(r, 1, x, 1, s) for r, x, s in product(_CPU_ROWS, _CPU_ACROSS, _CPU_STEPS) if x <= gpu.threads]
+        tiles = [
+            GroupTile(r, 1, x, 1, s) for r, x, s in product(_CPU_ROWS, _CPU_ACROSS, _CPU_STEPS) if x <= gpu.threads
+        ]
     else:
         most = min(gpu.threads, 256)
         sizes = [1 << n for n in range(9)]

@@ -1,8 +1,8 @@
 """Rule for small windows that slide: depthwise convolutions and pooling.
 
 There is too little arithmetic to share loads: a thread computes a few results under one another, which have rows of
-the data in common, with the window written out; padding is computed as it is loaded, and what follows element by element
-is done in the same pass.
+the data in common, with the window written out; padding is computed as it is loaded, and what follows element by
+element is done in the same pass.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Windows:
         along = f", with {', '.join(epilogue)}" if epilogue else ""
         pads = tuple(p for load in nest.loads for p in private_padding(site, load.buffer))
         who = f"{rows} results under one another" if rows > 1 else "each result"
-        return Fit((site.block, *epilogue, *dict.fromkeys(pads)), f"windows of {steps} elements: a thread for {who}{along}")
+        return Fit(
+            (site.block, *epilogue, *dict.fromkeys(pads)), f"windows of {steps} elements: a thread for {who}{along}"
+        )
 
     def apply(self, site: Site, fit: Fit) -> None:
         sch, func = site.schedule, site.function
@@ -63,7 +65,7 @@ class Windows:
                 last = sch.cache_write(block, number, "local")
         else:
             sch.set_scope(block, 0, "local")
-        writers = [c for c in sch.get_consumers(block)]
+        writers = sch.get_consumers(block)
         by_var = {ref.var: ref for ref in sch.get_loops(block)}
         pairs = list(zip(nest.block.iter_vars, (by_var[loop.var] for loop in nest.loops)))
         spatial = [loop for axis, loop in pairs if axis.kind == "spatial"]
