@@ -138,7 +138,8 @@ def _parts(site: Site, found: Convolution, node: Block, channel: Var, groups: tu
     for axis in pixels:
         count *= const_int(extents[axis]) or _SMALL_IMAGE
     reads = [region.buffer for region in node.reads]
-    together = count < _SMALL_IMAGE and not groups and found.group is None
+    images_known = all(const_int(extents[axis]) is not None for axis in found.outer)
+    together = count < _SMALL_IMAGE and images_known and found.group is None
     return Parts(
         block=node,
         left=reads.index(found.weights.buffer),
