@@ -97,11 +97,14 @@ class ExprRenderer:
         return bare(self.emit(node))
 
     def index(self, node: Expr, wide: bool = False) -> str:
-        """An offset or extent: plain signed arithmetic."""
+        """An offset or extent: plain signed arithmetic, in parentheses where it is a sum."""
         if isinstance(node, IntImm):
             return str(node.value)
-        if isinstance(node, Binary) and node.op in ("add", "sub", "mul") and dt.is_signed(node.dtype):
-            return f"({self.index(node.a, wide)} {_SIGNS[node.op]} {self.index(node.b, wide)})"
+        if isinstance(node, Binary) and node.op == "mul" and dt.is_signed(node.dtype):
+            return f"{self.index(node.a, wide)} * {self.index(node.b, wide)}"
+        if isinstance(node, Binary) and node.op in ("add", "sub") and dt.is_signed(node.dtype):
+            first, second = bare(self.index(node.a, wide)), self.index(node.b, wide)
+            return f"({first} {_SIGNS[node.op]} {bare(second) if node.op == 'add' else second})"
         if isinstance(node, Cast) and dt.is_int(node.value.dtype) and dt.bits(node.dtype) >= dt.bits(node.value.dtype):
             return self.index(node.value, wide)
         text = self.emit(node)
