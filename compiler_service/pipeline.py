@@ -18,6 +18,7 @@ from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.insert_barriers import InsertBarriers
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
+from compiler_service.passes.narrow_indices import NarrowIndices
 from compiler_service.passes.partition_loops import PartitionLoops
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
@@ -41,23 +42,28 @@ OnStep = Callable[[str, int, int], None]
 #: Offsets of temporaries in a device's workspace: every device that is known can bind buffers at multiples of it.
 DEVICE_ALIGN = 512
 
-#: For devices with thread groups, whatever their kernels are written in.
-_KERNELS: tuple[Pass, ...] = (
-    CheckRegions(),
-    CompactParameters(),
-    ScheduleDefault(),
-    LowerBlocks(),
-    Simplify(),
-    BindParallel(),
-    HoistFirstIteration(),
-    LocalizeBuffers(),
-    InsertBarriers(),
-    ReportFailures(),
-    SplitKernels(),
-    ScalarizeVectors(),
-    Simplify(),
-    PlanWorkspace(stack_bytes=-1, align=DEVICE_ALIGN),
-)
+
+def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
+    """For devices with thread groups, whatever their kernels are written in; ``vectors`` says what becomes of those."""
+    return (
+        CheckRegions(),
+        CompactParameters(),
+        ScheduleDefault(),
+        LowerBlocks(),
+        Simplify(),
+        BindParallel(),
+        HoistFirstIteration(),
+        LocalizeBuffers(),
+        InsertBarriers(),
+        ReportFailures(),
+        SplitKernels(),
+        Simplify(),
+        NarrowIndices(),
+        *vectors,
+        Simplify(),
+        PlanWorkspace(stack_bytes=-1, align=DEVICE_ALIGN),
+    )
+
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "llvm": (
@@ -78,8 +84,8 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Simplify(),
         PlanWorkspace(),
     ),
-    "opencl": _KERNELS,
-    "vulkan": _KERNELS,
+    "opencl": _kernels(VectorizeLoops(max_lanes=16), ScalarizeVectors(kept_lanes=(2, 3, 4, 8, 16))),
+    "vulkan": _kernels(ScalarizeVectors()),
 }
 
 

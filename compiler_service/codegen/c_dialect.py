@@ -7,6 +7,21 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """Vectors of a language, whose operators work lane by lane.
+
+    Attributes:
+        type: of a scalar's type and the number of lanes.
+        load: expression of a vector, given its lanes and a pointer to the first.
+        store: statement that stores a vector, given its lanes, the vector, and a pointer.
+    """
+
+    type: Callable[[str, int], str]
+    load: Callable[[int, str], str]
+    store: Callable[[int, str, str], str]
+
+
+@dataclass(frozen=True)
 class Dialect:
     """One language.
 
@@ -26,6 +41,7 @@ class Dialect:
         infinity, nan: float32 constants.
         prelude: lines before everything else, given the dtypes that occur.
         native_half: whether float16 has arithmetic of its own here; if not, it is computed in float32.
+        vectors: how vectors are written, where the language has them.
         half_helpers: definitions of ``cf_half_to_float`` and ``cf_float_to_half`` on 16 bits in a ushort.
     """
 
@@ -46,6 +62,7 @@ class Dialect:
     prelude: Callable[[frozenset[str]], str]
     half_helpers: str
     native_half: bool = False
+    vectors: Vectors | None = None
     reserved: frozenset[str] = field(default=frozenset())
 
 

@@ -22,6 +22,7 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import (
     COMPARISONS,
     Binary,
+    Broadcast,
     BufferLoad,
     Call,
     Cast,
@@ -30,6 +31,7 @@ from crossfarm.ir.expr import (
     IntImm,
     Let,
     Not,
+    Ramp,
     Select,
     StringImm,
     Var,
@@ -70,8 +72,10 @@ class ExprRenderer:
 
     def type(self, dtype: str) -> str:
         """Of a value in registers."""
-        if dt.lanes_of(dtype) != 1:
-            raise BuildFailed(f"kernel {self.kernel!r}: a vector of {dtype} was left for {self.dialect.name}")
+        if (lanes := dt.lanes_of(dtype)) != 1:
+            if self.dialect.vectors is None:
+                raise BuildFailed(f"kernel {self.kernel!r}: a vector of {dtype} was left for {self.dialect.name}")
+            return self.dialect.vectors.type(self.type(dt.scalar_of(dtype)), lanes)
         self.dtypes.add(dtype)
         if self.is_emulated(dtype):
             return self.dialect.types["uint16"]
@@ -112,6 +116,16 @@ class ExprRenderer:
 
     def element(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str:
         """``A[i * 64 + j]``, an lvalue of ``memory_type``."""
+        return f"{self.names.of(buffer)}[{self.offset(buffer, indices)}]"
+
+    def pointer(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str:
+        """``A + (i * 64 + j)``, of the first lane's element."""
+        *outer, last = indices
+        first = last.base if isinstance(last, Ramp) else last
+        return f"{self.names.of(buffer)} + ({self.offset(buffer, (*outer, first))})"
+
+    def offset(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str:
+        """Of an element, in elements."""
         wide = buffer in self.wide
         terms = []
         for index, stride in zip(indices, buffer.strides or compact_strides(buffer.shape)):
@@ -121,8 +135,7 @@ class ExprRenderer:
             terms.append(text if const_int(stride) == 1 else f"{text} * {self.index(stride, wide)}")
         if buffer.elem_offset is not None and const_int(buffer.elem_offset) != 0:
             terms.append(self.index(buffer.elem_offset, wide))
-        offset = " + ".join(terms) or "0"
-        return f"{self.names.of(buffer)}[{bare(offset)}]"
+        return bare(" + ".join(terms) or "0")
 
     def _Var(self, node: Var) -> str:
         self.type(node.dtype)
@@ -198,8 +211,15 @@ class ExprRenderer:
 
     def _BufferLoad(self, node: BufferLoad) -> str:
         self.memory_type(node.buffer.dtype)
+        if (lanes := dt.lanes_of(node.dtype)) > 1:
+            self.type(node.dtype)
+            assert self.dialect.vectors is not None
+            return self.dialect.vectors.load(lanes, self.pointer(node.buffer, node.indices))
         text = self.element(node.buffer, node.indices)
         return f"({text} != 0)" if dt.is_bool(node.dtype) else text
+
+    def _Broadcast(self, node: Broadcast) -> str:
+        return f"(({self.type(node.dtype)})({bare(self.emit(node.value))}))"
 
     # --- operators
 

@@ -101,6 +101,10 @@ class _KernelRenderer(ExprRenderer):
     def _do_BufferStore(self, node: BufferStore) -> None:
         value = bare(self.emit(node.value))
         self.memory_type(node.buffer.dtype)
+        if (lanes := dt.lanes_of(node.value.dtype)) > 1:
+            assert self.dialect.vectors is not None, "type() refused the value"
+            self.line(self.dialect.vectors.store(lanes, value, self.pointer(node.buffer, node.indices)))
+            return
         self.line(f"{self.element(node.buffer, node.indices)} = {value};")
 
     def _do_LetStmt(self, node: LetStmt) -> None:
@@ -151,8 +155,3 @@ class _KernelRenderer(ExprRenderer):
         with self.analyzer.scope():
             self.analyzer.bind_loop(node.var, node.min, node.extent)
             self.block(f"for ({type_} {name} = {start}; {name} < {stop}; ++{name})", node.body)
-
-
-def dtype_bytes(dtype: str) -> int:
-    """Bytes of an element in memory."""
-    return dt.itemsize(dtype)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from compiler_service.codegen.c_dialect import C_FUNCTIONS, C_RESERVED, Dialect
+from compiler_service.codegen.c_dialect import C_FUNCTIONS, C_RESERVED, Dialect, Vectors
 from compiler_service.codegen.c_like import render_module
 from compiler_service.codegen.kernel import Kernel
 from crossfarm.errors import BuildFailed
@@ -65,6 +65,11 @@ OPENCL_C = Dialect(
 inline float cf_half_to_float(ushort x) { return vload_half(0, (__private const half *)&x); }
 inline ushort cf_float_to_half(float x) { ushort r; vstore_half_rte(x, 0, (__private half *)&r); return r; }
 """,
+    vectors=Vectors(
+        type=lambda scalar, lanes: f"{scalar}{lanes}",
+        load=lambda lanes, pointer: f"vload{lanes}(0, {pointer})",
+        store=lambda lanes, value, pointer: f"vstore{lanes}({value}, 0, {pointer});",
+    ),
     reserved=C_RESERVED,
 )
 

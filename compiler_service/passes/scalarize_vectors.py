@@ -28,14 +28,19 @@ _ACROSS_LANES = ("dot4", "reinterpret")
 class ScalarizeVectors:
     """Afterwards no expression has a vector dtype. A vector store becomes a store for each lane, in their order.
 
+    What a language's vectors do well may stay: floats that are loaded side by side, added and multiplied, and stored
+    side by side; and elements that are only copied.
+
     All lanes of a value are computed before the first is stored where that could change what the others load.
 
     Args:
         max_unrolled: a store of more lanes becomes a loop over them, where its lanes are alike.
+        kept_lanes: how many lanes the vectors may have that stay.
     """
 
     name: ClassVar[str] = "scalarize_vectors"
     max_unrolled: int = 16
+    kept_lanes: tuple[int, ...] = ()
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
         return map_functions(module, self._scalarize)
@@ -44,7 +49,7 @@ class ScalarizeVectors:
         flag = func.attrs.get("tir.noalias", False)
         distinct = bool(flag.value) if isinstance(flag, IntImm) else bool(flag)
         shared = frozenset() if distinct else frozenset(p for p in func.params if isinstance(p, Buffer))
-        body = _Scalarizer(name, self.max_unrolled, shared).mutate(func.body)
+        body = _Scalarizer(name, self, shared).mutate(func.body)
         return func if body is func.body else replace(func, body=body)
 
 
@@ -55,9 +60,10 @@ class _Scalarizer(Mutator):
         shared: buffers that may be the same memory.
     """
 
-    def __init__(self, function: str, max_unrolled: int, shared: frozenset[Buffer]) -> None:
+    def __init__(self, function: str, options: ScalarizeVectors, shared: frozenset[Buffer]) -> None:
         self.function = function
-        self.max_unrolled = max_unrolled
+        self.max_unrolled = options.max_unrolled
+        self.kept_lanes = options.kept_lanes
         self.shared = shared
         self.lanes_of_var: dict[Var, list[Var]] = {}
         self.renamed: dict[Var, Var] = {}
@@ -68,6 +74,8 @@ class _Scalarizer(Mutator):
         lanes = max(dt.lanes_of(node.value.dtype), *(dt.lanes_of(i.dtype) for i in node.indices), 1)
         if lanes == 1:
             return self.mutate_children(node)
+        if lanes in self.kept_lanes and is_plain_vector_store(node, lanes):
+            return node
         hazard = self._reads(node.buffer, (node.value, *node.indices))
         if lanes > self.max_unrolled and self._lanes_are_alike((node.value, *node.indices)):
             return self._looped(node, lanes, hazard)
@@ -274,3 +282,38 @@ def _as(value: Expr, dtype: str) -> Expr:
 def has_vectors(node: Stmt) -> bool:
     """True where something in ``node`` is a vector."""
     return any(isinstance(n, Expr) and n.dtype != "handle" and dt.lanes_of(n.dtype) > 1 for n in walk(node))
+
+
+def is_plain_vector_store(node: BufferStore, lanes: int) -> bool:
+    """True for what vectors of every language with such do: see ``ScalarizeVectors``."""
+    return (
+        dt.lanes_of(node.value.dtype) == lanes
+        and node.buffer.dtype in _PLAIN
+        and _is_side_by_side(node.buffer, node.indices)
+        and _is_plain(node.value, arithmetic=node.buffer.dtype in _COMPUTED)
+    )
+
+
+#: Elements of vectors that stay: those that are copied, and those that are computed with.
+_COMPUTED = ("float32", "float64")
+_PLAIN = (*_COMPUTED, "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+
+def _is_side_by_side(buffer: Buffer, indices: tuple[Expr, ...]) -> bool:
+    """One element after the other, from an offset that one lane tells."""
+    *outer, last = indices
+    step = isinstance(last, Ramp) and const_int(last.stride) == 1
+    compact = not buffer.strides or const_int(buffer.strides[-1]) == 1
+    return step and compact and all(dt.lanes_of(i.dtype) == 1 for i in outer)
+
+
+def _is_plain(value: Expr, *, arithmetic: bool) -> bool:
+    if isinstance(value, BufferLoad):
+        return _is_side_by_side(value.buffer, value.indices)
+    if not arithmetic:
+        return False
+    if isinstance(value, Broadcast):
+        return not any(dt.lanes_of(n.dtype) > 1 for n in walk(value.value) if isinstance(n, Expr))
+    if isinstance(value, Binary) and value.op in ("add", "sub", "mul"):
+        return _is_plain(value.a, arithmetic=True) and _is_plain(value.b, arithmetic=True)
+    return False

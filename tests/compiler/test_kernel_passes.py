@@ -14,6 +14,7 @@ from compiler_service.passes.bind_parallel import BindParallel
 from compiler_service.passes.insert_barriers import InsertBarriers
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
+from compiler_service.passes.narrow_indices import NarrowIndices
 from compiler_service.passes.report_failures import ReportFailures
 from compiler_service.passes.simplify import Simplify
 from compiler_service.passes.split_kernels import SplitKernels
@@ -374,6 +375,39 @@ def test_failures_are_written_down_with_their_messages() -> None:
             B[i] = A[i % T.Cast("int32", A[63])]
         """,
     )
+
+
+def test_indices_that_fit_are_computed_in_32_bits() -> None:
+    module = function("""
+        for b in T.thread_binding(T.int64(4), thread="blockIdx.x"):
+            for t in T.thread_binding(T.int64(16), thread="threadIdx.x"):
+                if b * T.int64(16) + t < T.int64(60):
+                    B[b * T.int64(16) + t] = A[(b * T.int64(16) + t) // T.int64(2)]
+    """)
+    result = NarrowIndices().apply(Simplify().apply(SplitKernels().apply(module, TARGET), TARGET), TARGET)
+    verify(result)
+    body = result.script().split("def f_kernel", 1)[1].split("\n", 2)[2]
+    expected = """
+        for block_x in T.thread_binding(4, thread="blockIdx.x"):
+            for thread_x in T.thread_binding(16, thread="threadIdx.x"):
+                if block_x * 16 + thread_x < 60:
+                    B[block_x * 16 + thread_x] = A[(block_x * 16 + thread_x) // 2]
+    """
+    assert body.rstrip("\n") == textwrap.indent(textwrap.dedent(expected).strip("\n"), " " * 8), result.script()
+
+
+def test_indices_that_may_not_fit_stay_as_they_are() -> None:
+    module = function(
+        """
+        n = T.int64()
+        A = T.match_buffer(a, (n,), "float32")
+        for b in T.thread_binding(n, thread="blockIdx.x"):
+            A[b] = A[b * T.int64(3)]
+        """,
+        "a: T.handle",
+    )
+    split = Simplify().apply(SplitKernels().apply(module, TARGET), TARGET)
+    assert NarrowIndices().apply(split, TARGET) is split
 
 
 def test_the_interpreter_does_not_run_what_was_split() -> None:
