@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from crossfarm.artifact import DeviceCapabilities
 from crossfarm.artifact.launches import LaunchOf, LaunchPlanner, ParameterOf, Place
@@ -153,24 +154,26 @@ class VulkanProgram:
         self._device = device
         self._pipelines = pipelines
         self._planners = {entry.name: LaunchPlanner(entry, variant) for entry in variant.entry_points}
-        self._calls: list[VulkanCall] = []
+        self._calls: WeakSet[VulkanCall] = WeakSet()
 
     def bind(
         self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
     ) -> VulkanCall:
         call = VulkanCall(self._device, self._pipelines, self._planners[signature.name], signature, arguments, binding)
-        self._calls.append(call)
+        self._calls.add(call)
         return call
 
     def release(self) -> None:
-        for call in self._calls:
+        for call in tuple(self._calls):
             call.release()
-        self._calls = []
         self._pipelines.release()
 
 
 class VulkanCall:
-    """A function with its arguments: commands that are recorded once, and again when the workspace moved."""
+    """A function with its arguments: commands that are recorded once, and again when the workspace moved.
+
+    They are given back with the call: whoever drops its last reference has dropped the call.
+    """
 
     loop = "queued"
     threads = 1
@@ -184,6 +187,7 @@ class VulkanCall:
         arguments: Sequence[CallArgument],
         binding: Binding,
     ) -> None:
+        self._recorded: Recording | None = None
         self._device = device
         self._pipelines = pipelines
         self._signature = signature
@@ -192,7 +196,6 @@ class VulkanCall:
         self._status = planner.status(binding)
         self._workspace_bytes = binding.workspace_bytes
         self._failures = tuple(signature.entry.failures)
-        self._recorded: Recording | None = None
         self._workspace = device.workspace(binding.workspace_bytes)
         self._recording()
 
@@ -218,6 +221,9 @@ class VulkanCall:
         if self._recorded is not None:
             self._recorded.release()
             self._recorded = None
+
+    def __del__(self) -> None:
+        self.release()
 
     def _recording(self) -> Recording:
         """The commands, for the workspace as it is now."""

@@ -61,6 +61,13 @@ class Pipeline:
         self.set_layout: Any = None
         self.layout: Any = None
         self.handle: Any = None
+        most = tuple(queue.physical.limits.maxComputeWorkGroupSize)
+        if any(count > limit for count, limit in zip(kernel.group, most)):
+            raise IncompatibleArtifact(
+                f"kernel {kernel.name!r} has groups of {' × '.join(map(str, kernel.group))} threads, and "
+                f"{queue.physical.name} allows {' × '.join(map(str, most))}",
+                hint="build it for this device: farm.build(module, target=device.target)",
+            )
         try:
             with translated(f"while kernel {kernel.name!r} was compiled"), _refused(vk, queue, kernel.name):
                 self._make(vk, module)

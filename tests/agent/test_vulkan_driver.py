@@ -309,6 +309,17 @@ def test_a_call_outlives_the_workspace_it_was_bound_with(loaded: Loaded) -> None
         np.testing.assert_allclose(y, np.exp(x) / np.exp(x).sum(1, keepdims=True), rtol=1e-5)
 
 
+def test_a_call_that_is_dropped_gives_its_commands_back(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
+    freed: list[object] = []
+    free = loaded.device.queue.free
+    monkeypatch.setattr(loaded.device.queue, "free", lambda commands: (freed.append(commands), free(commands)))
+    call, _ = loaded.bind("count", [np.zeros(1000, np.int32)])
+    call()
+    assert freed == []
+    del call
+    assert len(freed) == 1
+
+
 def test_a_failure_is_told_and_does_not_stay(loaded: Loaded) -> None:
     a, b, c = np.arange(100, dtype=np.int32), np.full(100, 7, np.int32), np.zeros(100, np.int32)
     divisors = b.copy()
@@ -347,6 +358,15 @@ def test_an_artifact_that_needs_more_than_the_device_has_is_refused(device: Vulk
     variant.requires.device_features.append("teleport")
     with pytest.raises(IncompatibleArtifact, match=r"needs teleport, which .* does not have"):
         device.load(write_artifact("programs", [variant], [built.code]), variant)
+
+
+def test_groups_that_the_device_does_not_allow_are_refused(device: VulkanDevice, built: BuiltVariant) -> None:
+    variant = type(built.variant)()
+    variant.CopyFrom(built.variant)
+    variant.kernels[0].group[2] = 4096
+    made = write_artifact("programs", [variant], [built.code])
+    with pytest.raises(IncompatibleArtifact, match=r"kernel '\w+' has groups of [\d × ]+ × 4096 threads"):
+        device.load(made, made.variants[0])
 
 
 @pytest.mark.parametrize("code", [b"no SPIR-V at all!!", b"\x03\x02\x23"])
