@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compiler_service.codegen import opencl_c, spirv
+from compiler_service.codegen import opencl_c, spirv, spirv_text
 from compiler_service.codegen.kernel import Kernel
 from compiler_service.entry_points import parameters_of
 from compiler_service.launch_plan import kernel_message, plan_launches
@@ -52,7 +52,8 @@ def _opencl(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
 
 def _vulkan(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
     module = spirv.emit_module(kernels, target)
-    return DeviceCode(module.code, {}, module.features, "1.1", shared_bytes=module.shared_bytes)
+    texts = {"kernels.spvasm": spirv_text.assembly(module.code)}
+    return DeviceCode(module.code, texts, module.features, "1.1", shared_bytes=module.shared_bytes)
 
 
 #: Target kind → its generator.

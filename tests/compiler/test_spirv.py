@@ -12,6 +12,7 @@ import pytest
 from compiler_service.codegen.kernel import Kernel
 from compiler_service.codegen.spirv import emit_module
 from compiler_service.codegen.spirv_functions import FUNCTIONS
+from compiler_service.codegen.spirv_text import assembly
 from crossfarm.artifact.push_constants import pack_push_constants, push_constant_layout
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -76,6 +77,7 @@ def barrier() -> Stmt:
 
 
 A, B = buffer("A", 64), buffer("B", 64)
+_UNARY = ("exp", "log", "sin", "atan", "erf", "asinh")
 
 
 # --- control flow
@@ -307,6 +309,23 @@ def test_kernels_of_one_module_share_types_and_functions() -> None:
     assert text.count("OpEntryPoint GLCompute") == 2
     assert len(re.findall(r"OpName %\S+ \"crossfarm.exp\"", text)) == 1
     assert len(re.findall(r"OpTypeFloat 32", text)) == 1
+
+
+def test_the_text_is_what_spirv_dis_prints() -> None:
+    results = {name: lambda a, name=name: Call(name, (a,), "float32") for name in FUNCTIONS if name in _UNARY}
+    small = element_kernel(("int8", "float16"), {"y": lambda a, b: ops.add(Cast(a, "float16"), b)}, name="small").kernel
+    module = generated(_scaled("f"), small, element_kernel(("float32",), results, name="all").kernel)
+    wanted = disassembled(module, "--raw-id", "--no-indent").splitlines()
+    got = assembly(module.code, names=False).splitlines()
+    assert len(got) == len(wanted)
+    # constants of floats may have other digits for the same number
+    types = [line.split()[0] for line in wanted if "OpTypeFloat" in line]
+    floats = {k for k, line in enumerate(wanted) if any(f"OpConstant {t} " in line for t in types)}
+    assert [x for k, x in enumerate(got) if k not in floats] == [x for k, x in enumerate(wanted) if k not in floats]
+    plain = [k for k in floats if "0x" not in wanted[k]]
+    assert len(plain) > 20
+    assert all(np.float32(got[k].split()[-1]) == np.float32(wanted[k].split()[-1]) for k in plain)
+    assert "%A = OpVariable" in assembly(module.code)
 
 
 def test_the_same_kernels_give_the_same_bytes() -> None:

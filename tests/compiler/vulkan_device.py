@@ -49,9 +49,11 @@ def valid(module: SpirvModule) -> SpirvModule:
     return module
 
 
-def disassembled(module: SpirvModule) -> str:
+def disassembled(module: SpirvModule, *options: str) -> str:
     """The module as text, for messages and tests that look at it."""
-    ran = subprocess.run(["spirv-dis", "--no-header", "-"], input=module.code, capture_output=True, check=True)
+    ran = subprocess.run(
+        ["spirv-dis", "--no-header", *options, "-"], input=module.code, capture_output=True, check=True
+    )
     return ran.stdout.decode()
 
 
