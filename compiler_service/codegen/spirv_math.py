@@ -313,7 +313,6 @@ _SPECIAL: dict[str, Callable[[Emitter, Call], Value]] = {
     "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
     "assume": _assume, "ldexp": _ldexp, "q_multiply_shift": _q_multiply_shift, "call_extern": _call_extern,
     "call_pure_extern": _call_extern, "storage_sync": _storage_sync,
-    "ret": _refused("ret cannot be made in SPIR-V", "a thread cannot end what others do: write the guard as T.if"),
     "address_of": _refused("there are no addresses in SPIR-V", "copy memory with a loop over elements"),
     "dot4": _refused("dot4 reached the generator of SPIR-V", "the pass scalarize_vectors must run before"),
 }  # fmt: skip

@@ -146,6 +146,17 @@ def test_only_one_value_is_evaluated_where_a_condition_guards_a_load(queue: Queu
     np.testing.assert_array_equal(b[:8], [5, 5, 1, 1, 7, 7, 2, 1])
 
 
+def test_a_return_ends_the_thread(queue: Queue) -> None:
+    i = Var("i", "int32")
+    leave = Evaluate(Call("ret", (i32(0),), "int32"))
+    left = IfThenElse(ops.compare("eq", i, 5), seq(leave, BufferStore(B, f32(8), (i,))))
+    inside = seq(left, BufferStore(B, f32(1), (i,)))
+    body = seq(loop(inside, i, 64), BufferStore(B, f32(9), (i32(63),)))
+    b = np.zeros(64, np.float32)
+    launch(queue, one_thread(body, [B]), [b])
+    np.testing.assert_array_equal(b, [1] * 5 + [0] * 59)
+
+
 def test_lets_and_attributes_and_promises(queue: Queue) -> None:
     i, x, y = Var("i", "int64"), Var("x", "float32"), Var("y", "int64")
     value = Let(y, ops.add(i, 1), ops.add(Cast(y, "float32"), x))
@@ -397,7 +408,6 @@ def test_what_cannot_be_said_in_spirv_is_refused() -> None:
     address = Call("address_of", (BufferLoad(A, zero),), "handle")
     copy = Call("call_extern", (StringImm("memcpy"), address, address, i32(4)), "handle")
     assert "'memcpy' cannot be called" in _refused(Evaluate(copy))
-    assert "ret cannot be made in SPIR-V" in _refused(Evaluate(Call("ret", zero, "int32")))
     assert "variable 'unknown' is used where it is not defined" in _refused(BufferStore(A, unknown, zero))
     assert "an assertion reached" in _refused(AssertStmt(ops.compare("lt", 1, 2), "sizes agree"))
     inner = loop(BufferStore(A, f32(0), zero), Var("t", "int32"), 4, kind="thread_binding")
