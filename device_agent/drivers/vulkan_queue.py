@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from crossfarm.errors import DeviceLost, UsageError
@@ -11,6 +11,8 @@ from device_agent.drivers.vulkan_memory import STAGING_BYTES, Allocation
 
 #: Command buffers in one submission: enough to be quick, few enough that no driver takes it for a hang.
 _BATCH = 64
+#: Submissions that may wait at a time.
+_BATCHES = 64
 _FOREVER = (1 << 64) - 1
 
 
@@ -94,7 +96,7 @@ class Queue:
         vk = self.vk
         region = vk.VkBufferCopy(srcOffset=source_offset, dstOffset=target_offset, size=size)
         self.record(self._copies, lambda c: vk.vkCmdCopyBuffer(c, source, target, 1, [region]))
-        self.run([self._copies], "while memory was copied")
+        self.run(self._copies, "while memory was copied")
 
     # --- commands
 
@@ -132,18 +134,20 @@ class Queue:
         barrier = vk.VkMemoryBarrier(srcAccessMask=written, dstAccessMask=written | read)
         vk.vkCmdPipelineBarrier(commands, stages, stages, 0, 1, [barrier], 0, None, 0, None)
 
-    def run(self, commands: Sequence[Any], doing: str) -> None:
-        """Submits command buffers, one after the other, and waits for the last."""
+    def run(self, commands: Any, doing: str, times: int = 1) -> None:
+        """Submits a command buffer that many times, one run after the other, and waits for the last."""
         vk = self.vk
         with translated(doing):
-            for start in range(0, len(commands), _BATCH):
-                batch = commands[start : start + _BATCH]
-                last = start + _BATCH >= len(commands)
-                submit = vk.VkSubmitInfo(pCommandBuffers=batch)
-                vk.vkQueueSubmit(self._queue, 1, [submit], self._fence if last else vk.VK_NULL_HANDLE)
-            if commands:
+            while times > 0:
+                # waiting now and then keeps what drivers hold of waiting commands within bounds
+                ahead = min(times, _BATCH * _BATCHES)
+                for start in range(0, ahead, _BATCH):
+                    count = min(_BATCH, ahead - start)
+                    fence = self._fence if start + count == ahead else vk.VK_NULL_HANDLE
+                    vk.vkQueueSubmit(self._queue, 1, [vk.VkSubmitInfo(pCommandBuffers=[commands] * count)], fence)
                 vk.vkWaitForFences(self.device, 1, [self._fence], True, _FOREVER)
                 vk.vkResetFences(self.device, 1, [self._fence])
+                times -= ahead
 
     def wait(self) -> None:
         """Returns when everything submitted is done."""

@@ -291,10 +291,10 @@ def test_sums_and_temporaries(loaded: Loaded) -> None:
 def test_repeated_runs_wait_for_one_another(loaded: Loaded) -> None:
     array = np.zeros(1000, np.int32)
     call, given = loaded.bind("count", [array])
-    for number in (1, 300, 0):
+    for number in (1, 300, 0, 4096, 64, 63):
         call.repeat(number)
     loaded.fetch([array], given)
-    assert set(array) == {301}
+    assert set(array) == {4524}
     assert (call.loop, call.threads) == ("queued", 1)
 
 
