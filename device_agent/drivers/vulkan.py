@@ -73,6 +73,7 @@ def _describe(device: PhysicalDevice) -> DeviceDescription:
             "model": device.name[:256],
             "driver": f"{device.driver} {device.driver_version}"[:256],
             "api": device.api_version,
+            "device_type": "cpu" if device.kind == "cpu" else "gpu",
             "memory_bytes": device.memory_bytes,
             "max_threads_per_group": int(limits.maxComputeWorkGroupInvocations),
             "shared_bytes": int(limits.maxComputeSharedMemorySize),

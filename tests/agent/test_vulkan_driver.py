@@ -173,6 +173,7 @@ def test_a_device_says_what_it_is_and_has(device: VulkanDevice) -> None:
         at = description.attributes
         assert at["kind"] == at["driver"] == description.target.kind == "vulkan"
         assert at["device_type"] in ("gpu", "cpu", "other")
+        assert (at["device_type"] == "cpu") == (description.target.attributes["device_type"] == "cpu")
         assert int(at["memory"]) == description.target.attributes["memory_bytes"] > 0
         assert {name for name in at["features"].split(",") if name} <= set(FEATURES)
         assert description.target.host == Target.detect()
