@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from compiler_service.schedules import choose_schedules
 from compiler_service.schedules.gpu import RULES
-from compiler_service.schedules.gpu.groups import MOST_GROUPS
 from compiler_service.schedules.gpu.matmul import Matmul
 from compiler_service.schedules.gpu.tiles import GroupTile, best_group_tile
 from compiler_service.schedules.machines import Gpu
@@ -309,10 +308,11 @@ def test_the_best_tile_is_within_the_limits_and_loads_evenly(target: str, size: 
         assert tile.steps * tile.rows % tile.threads == 0 == tile.steps * tile.columns % tile.threads
 
 
-def test_more_groups_than_a_device_starts_along_one_axis_are_along_two() -> None:
-    (kernel,) = kernels_of(programs.converted((1 << 10, 1 << 10, 67), "float32", "int32").module, USUAL)
-    sizes = [e.value for e in kernel.grid]  # type: ignore[attr-defined]
-    assert max(sizes) <= MOST_GROUPS < sizes[0] * sizes[1]
+def test_more_groups_than_a_device_starts_along_an_axis_are_refused() -> None:
+    module = programs.matmul(16, 16, 16, batch=(1 << 17,)).module
+    assert rules_of(module) == {"C": "per_result"}
+    with pytest.raises(BuildFailed, match="131072 products of 16 rows are more groups than a device starts"):
+        choose_schedules(module, Target(USUAL).resolved(), "matmul")
 
 
 def test_neighbouring_elements_are_loaded_at_once_where_rows_allow_it() -> None:

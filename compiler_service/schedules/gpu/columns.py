@@ -13,7 +13,6 @@ from typing import ClassVar
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.gpu.groups import (
     bind_flat,
-    bind_groups,
     fused,
     keep_results,
     loops_in_order,
@@ -62,10 +61,9 @@ class Columns:
         spatial, _ = loops_in_order(sch, nest)
         block = sch.get_block(nest.name, site.function)
         reduce_together(sch, block, len(spatial), sharing)
-        results = product_of([a.dom.extent for a in nest.spatial])
         loops = sch.get_loops(block)[: len(spatial)]
         groups, result = sch.split(fused(sch, loops), [None, sharing.results])
-        bind_groups(sch, groups, None if results is None else -(-results // sharing.results))
+        sch.bind(groups, "blockIdx.x")
         sch.bind(result, sharing.other)
 
 

@@ -12,7 +12,7 @@ from typing import ClassVar
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.convolution import Convolution, convolution_of
 from compiler_service.schedules.epilogue import epilogue_of
-from compiler_service.schedules.gpu.products import Parts, TiledProduct, result_apart
+from compiler_service.schedules.gpu.products import Parts, TiledProduct, grid_problem, result_apart
 from compiler_service.schedules.gpu.tiles import GroupTile, best_group_tile
 from compiler_service.schedules.nests import nest_of
 from compiler_service.schedules.padding import private_padding
@@ -56,6 +56,8 @@ class Conv2d:
         tile = self._tile(site, found, parts)
         if tile is None:
             return Refusal(f"no tile divides its filters and fits {site.gpu.shared_bytes} bytes of shared memory")
+        if problem := grid_problem(parts, tile):
+            return Refusal(problem)
         epilogue = epilogue_of(site.func, site.block, site.open_blocks)
         along = f", with {', '.join(epilogue)} on each result" if epilogue else ""
         reason = (

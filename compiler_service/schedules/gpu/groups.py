@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 #: Threads of a group where nothing else says how many: enough for any GPU to hide a load behind, few enough for all.
 USUAL_GROUP = 256
-#: Groups along one axis that every device can start.
+#: Groups that every device can start along y or z; along x any number, in parts where it has to be.
 MOST_GROUPS = 65535
 
 
@@ -51,19 +51,6 @@ def keep_results(sch: Schedule, block: BlockRef, loop: LoopRef, first: LoopRef) 
     sch.decompose_reduction(block, first)
 
 
-def bind_groups(sch: Schedule, loop: LoopRef, extent: Expr | int | None, axis: str = "blockIdx.x") -> None:
-    """The iterations of a loop are groups; of more than a device can start along one axis, along two.
-
-    Args:
-        extent: the loop's; None where only the call knows it.
-    """
-    count = extent if extent is None or isinstance(extent, int) else const_int(extent)
-    if count is not None and count > MOST_GROUPS:
-        far, loop = sch.split(loop, [None, _near_divisor(count, MOST_GROUPS)])
-        sch.bind(far, "blockIdx.z" if axis == "blockIdx.y" else "blockIdx.y")
-    sch.bind(loop, axis)
-
-
 def bind_flat(sch: Schedule, loop: LoopRef, extent: int | None, threads: int) -> LoopRef:
     """One thread for each iteration of a loop; the loop over a group's threads.
 
@@ -74,7 +61,7 @@ def bind_flat(sch: Schedule, loop: LoopRef, extent: int | None, threads: int) ->
     if extent is not None:
         threads = min(threads, 1 << max(extent - 1, 0).bit_length())
     groups, thread = sch.split(loop, [None, threads])
-    bind_groups(sch, groups, None if extent is None else -(-extent // threads))
+    sch.bind(groups, "blockIdx.x")
     sch.bind(thread, "threadIdx.x")
     return thread
 
@@ -91,8 +78,3 @@ def usual_group(gpu: Gpu, instances: int | None) -> int:
     while instances is not None and wanted > 2 * gpu.warp and instances < wanted * gpu.units * 2:
         wanted //= 2
     return gpu.group(wanted)
-
-
-def _near_divisor(count: int, most: int) -> int:
-    """A divisor of ``count`` near ``most``, or ``most``."""
-    return next((d for d in range(most, most // 4, -1) if count % d == 0), most)

@@ -8,7 +8,7 @@ from typing import ClassVar
 from compiler_service.schedules.base import Fit, Refusal, Site
 from compiler_service.schedules.contraction import Contraction, contraction_of
 from compiler_service.schedules.epilogue import epilogue_of
-from compiler_service.schedules.gpu.products import Parts, TiledProduct, result_apart
+from compiler_service.schedules.gpu.products import Parts, TiledProduct, grid_problem, result_apart
 from compiler_service.schedules.gpu.tiles import GroupTile, best_group_tile
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -42,6 +42,8 @@ class Matmul:
         tile = self._tile(site, found, parts)
         if isinstance(tile, str):
             return Refusal(tile)
+        if problem := grid_problem(parts, tile):
+            return Refusal(problem)
         taken = (site.block, *epilogue_of(site.func, site.block, site.open_blocks))
         along = f", with {', '.join(taken[1:])} on each result" if taken[1:] else ""
         return Fit(

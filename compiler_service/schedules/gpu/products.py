@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from compiler_service.schedules.base import Site
 from compiler_service.schedules.contraction import loops_of_axes
 from compiler_service.schedules.epilogue import fused_epilogue
-from compiler_service.schedules.gpu.groups import fused
+from compiler_service.schedules.gpu.groups import MOST_GROUPS, fused
 from compiler_service.schedules.gpu.tiles import GroupTile
 from compiler_service.schedules.nests import Access
 from crossfarm.ir import dtype as dt
@@ -65,6 +65,14 @@ class Parts:
                 return None
             product *= extent
         return product
+
+
+def grid_problem(parts: Parts, tile: GroupTile) -> str:
+    """Why a device may not start all groups, or ``""``: batches are along z, rows along y."""
+    rows, batch = parts.size(parts.rows), parts.size(parts.batch)
+    if max(batch or 1, (rows or 1) // tile.rows) > MOST_GROUPS:
+        return f"{batch} products of {rows} rows are more groups than a device starts along y or z"
+    return ""
 
 
 @dataclass(frozen=True)

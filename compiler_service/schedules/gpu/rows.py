@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.gpu.groups import bind_groups, fused, product_of
+from compiler_service.schedules.gpu.groups import fused, product_of
 from compiler_service.schedules.gpu.reduction import Sharing, reduce_together
 from compiler_service.schedules.nests import Nest, nest_of
 from compiler_service.schedules.row_groups import first_reduction, row_group
@@ -45,7 +45,6 @@ class Rows:
         sch = site.schedule
         group = [_nest(site, name) for name in fit.blocks]
         depth, sharing = len(first_reduction(group).spatial), _sharing(site, group)
-        rows = product_of([a.dom.extent for a in first_reduction(group).spatial])
         group = _inline_maps(site, group)
         anchor = sch.get_block(group[-1].name, site.function)
         by_var = {ref.var: ref for ref in sch.get_loops(anchor)}
@@ -62,7 +61,7 @@ class Rows:
                 _, lane = sch.split(fused(sch, sch.get_loops(block)[depth:]), [None, sharing.lanes])
                 sch.bind(lane, sharing.axis)
         groups, row = sch.split(fused(sch, sch.get_loops(anchor)[:depth]), [None, sharing.results])
-        bind_groups(sch, groups, None if rows is None else -(-rows // sharing.results))
+        sch.bind(groups, "blockIdx.x")
         if sharing.results > 1 or sharing.lanes == 1:
             sch.bind(row, sharing.other if sharing.lanes > 1 else sharing.axis)
 

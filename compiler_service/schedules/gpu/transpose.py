@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.gpu.groups import fused
 from compiler_service.schedules.maps import transposed_axes
 from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
@@ -66,10 +65,7 @@ class Transpose:
             _, thread = sch.split(rows, [None, down])
             sch.bind(thread, "threadIdx.y")
             sch.bind(threads, "threadIdx.x")
-        if others:
-            sch.bind(fused(sch, others), "blockIdx.z")
-        sch.bind(far, "blockIdx.y")
-        sch.bind(wide, "blockIdx.x")
+        sch.bind(sch.fuse(*others, far, wide), "blockIdx.x")
 
     def _pad_rows(self, site: Site, copy: str, row: int, column: int, side: int) -> None:
         """Rows of the tile are one element longer than they need be: a column is in all banks of the memory then."""
