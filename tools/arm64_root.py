@@ -5,6 +5,10 @@ dependencies beside it. Nothing is installed: apt works on a state directory of 
 the packages are only unpacked. The other commands run that Python under Debian's ``qemu-user-static``, by naming the
 emulator outright: no binfmt registration, no chroot, no privileges.
 
+The root has an OpenCL driver as well, PoCL, which compiles kernels for the emulated processor with an LLVM that is
+itself emulated: the nearest to a phone that runs anywhere. Only linking is this machine's work (``.host/bin``), as a
+process under the emulator cannot start another of its own architecture.
+
 ::
 
     python tools/arm64_root.py make
@@ -16,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import importlib.util
 import os
 import re
 import shlex
@@ -30,16 +35,32 @@ ROOT = REPOSITORY / ".roots" / "arm64"
 CONSTRAINTS = REPOSITORY / "constraints.txt"
 
 #: Debian packages whose dependency closure is unpacked; libstdc++6 is what grpcio's and numpy's wheels link to.
-DEBIAN_PACKAGES = ("python3", "libstdc++6")
-#: What a device agent depends on, as in pyproject.toml; constraints.txt says which version.
-WHEELS = ("grpcio", "protobuf", "numpy", "psutil")
+DEBIAN_PACKAGES = ("python3", "libstdc++6", "pocl-opencl-icd")
+#: What apt shall take for installed: PoCL depends on the program clang, and so on half a tool chain, but calls only the
+#: library of it.
+ABSENT_PACKAGES = tuple(f"clang-{version}" for version in range(11, 31))
+#: What a device agent depends on, as in pyproject.toml, and its OpenCL driver; constraints.txt says which version.
+WHEELS = (
+    "grpcio", "protobuf", "numpy", "psutil", "typing_extensions", "pyopencl", "pytools", "platformdirs", "siphash24",
+)  # fmt: skip
 #: The oldest glibc that aarch64 wheels are built for.
 OLDEST_GLIBC_MINOR = 17
 #: A merged /usr, which Debian's packages expect to find and only its installer creates.
 MERGED_DIRECTORIES = ("bin", "lib", "sbin")
 
 _STAMP = ".complete"
-_SMOKE_TEST = "import google.protobuf, grpc, numpy, platform, psutil; print(platform.machine())"
+_SMOKE_TEST = """
+import google.protobuf, grpc, numpy, platform, psutil, pyopencl
+assert pyopencl.get_platforms()[0].get_devices(), "PoCL has no device"
+print(platform.machine())
+"""
+#: Programs of this machine's for processes under the emulator, and the libraries that programs are linked to.
+_HOST_PROGRAMS = Path(".host", "bin")
+_HOST_LIBRARIES = Path(".host", "lib")
+#: The linker as clang's driver asks for it first.
+_LINKER = "aarch64-unknown-linux-gnu-ld"
+#: What clang's driver names by ``-l``, and the root's file; its static library of helpers is not called for by kernels.
+_LIBRARIES = {"libc.so": "libc.so.6", "libm.so": "libm.so.6", "libgcc_s.so": "libgcc_s.so.1", "libgcc.a": None}
 
 
 class ArmRootError(Exception):
@@ -67,11 +88,17 @@ def environment(root: Path = ROOT) -> dict[str, str]:
 
     ``CROSSFARM_PYTHON`` is what an agent starts its workers with: ``sys.executable`` would name an aarch64 binary,
     which this machine's kernel cannot start. OpenBLAS is held to one thread: emulated threads only slow it down.
+    Compiled kernels are kept in the root, as a phone keeps them, unless ``POCL_CACHE_DIR`` names another place.
     """
-    dropped = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH")
+    dropped = (
+        "PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "LD_PRELOAD", "LD_LIBRARY_PATH",
+        "OCL_ICD_VENDORS", "OCL_ICD_FILENAMES", "OPENCL_VENDOR_PATH",
+    )  # fmt: skip
     env = {name: value for name, value in os.environ.items() if name not in dropped}
     env["CROSSFARM_PYTHON"] = shlex.join(python_command(root))
+    env["PATH"] = os.pathsep.join([str(root / _HOST_PROGRAMS), env.get("PATH", os.defpath)])
     env.setdefault("OPENBLAS_NUM_THREADS", "1")
+    env.setdefault("POCL_CACHE_DIR", str(root / "var" / "cache" / "pocl"))
     return env
 
 
@@ -103,6 +130,8 @@ def make(root: Path = ROOT) -> bool:
     for package in packages:
         _unpack(package, root)
     _install_wheels(root)
+    _install_opencl(root)
+    _compile_bytecode(root)
     stamp = root / _STAMP
     stamp.write_text(_fingerprint())
     try:
@@ -114,7 +143,7 @@ def make(root: Path = ROOT) -> bool:
 
 
 def check(root: Path = ROOT) -> str:
-    """Imports the agent's dependencies under the emulator; the machine name that Python gives there."""
+    """Imports the agent's dependencies under the emulator and finds its devices; the machine name that Python gives."""
     ran = subprocess.run(
         [*python_command(root), "-c", _SMOKE_TEST], env=environment(root), capture_output=True, text=True, timeout=300
     )
@@ -166,7 +195,11 @@ def _download_packages(state: Path) -> list[Path]:
     """Downloads the packages with a private apt state: the host's sources and keys, but arm64 and nothing installed."""
     for directory in ("lists/partial", "archives/partial", "nothing/partial"):
         (state / directory).mkdir(parents=True, exist_ok=True)
-    (state / "status").touch()
+    absent = ", ".join(ABSENT_PACKAGES)
+    (state / "status").write_text(
+        "Package: crossfarm-absent\nStatus: install ok installed\nVersion: 1\nArchitecture: all\n"
+        f"Maintainer: nobody\nDescription: what is taken for installed\nProvides: {absent}\n"
+    )
     configuration = state / "apt.conf"
     configuration.write_text(
         f"""
@@ -219,6 +252,53 @@ def _install_wheels(root: Path) -> None:
         command += ["--platform", platform]
     _run([*command, *_pinned_requirements()], "downloading the aarch64 wheels")
     (site / "crossfarm.pth").write_text(f"{REPOSITORY}\n")
+
+
+def _install_opencl(root: Path) -> None:
+    """Lets the OpenCL loader find PoCL by a path that it and clang can look around from, and gives it a linker.
+
+    qemu-user looks up in the root what a program opens, but not what it only asks the presence of (``faccessat``): PoCL
+    asks for its own files beside its library, which must therefore be loaded by its real path.
+    """
+    libraries = root / "usr" / "lib" / "aarch64-linux-gnu"
+    for vendor in (root / "etc" / "OpenCL" / "vendors").glob("*.icd"):
+        vendor.write_text(f"{libraries / vendor.read_text().strip()}\n")
+    programs, linked = root / _HOST_PROGRAMS, root / _HOST_LIBRARIES
+    programs.mkdir(parents=True)
+    linked.mkdir(parents=True)
+    for name, file in _LIBRARIES.items():
+        if file is None:
+            (linked / name).write_bytes(b"!<arch>\n")
+        else:
+            (linked / name).symlink_to(libraries / file)
+    linker = programs / _LINKER
+    linker.write_text(f'#!/bin/sh\nexec {shlex.join(_host_linker())} -L {shlex.quote(str(linked))} "$@"\n')
+    linker.chmod(0o755)
+
+
+def _host_linker() -> list[str]:
+    """A linker of this machine's for aarch64: the ziglang wheel's LLD, else the system's."""
+    zig = importlib.util.find_spec("ziglang")
+    if zig is not None and zig.origin is not None:
+        return [str(Path(zig.origin).with_name("zig")), "ld.lld"]
+    system = shutil.which("ld.lld")
+    if system is None:
+        raise ArmRootError("no linker for aarch64: install the ziglang package (`make venv`) or LLD (Debian: lld)")
+    return [system]
+
+
+def _compile_bytecode(root: Path) -> None:
+    """Compiles the root's Python files with this Python, where it is of the same version.
+
+    Debian's packages and wheels leave that to their installation. Under emulation a process of the agent's would spend
+    4 of its first 6 seconds of processor time on it.
+    """
+    version = _python_version(root)
+    if version != f"{sys.version_info.major}.{sys.version_info.minor}":
+        return
+    folders = [root / "usr" / "lib" / f"python{version}", root / "usr" / "local" / "lib" / f"python{version}"]
+    # Files that are no valid Python, such as templates of other versions, are reported by the status and not compiled.
+    subprocess.run([sys.executable, "-m", "compileall", "-qq", *map(str, folders)], stdout=subprocess.DEVNULL)
 
 
 def _parser() -> argparse.ArgumentParser:

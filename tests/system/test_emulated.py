@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,14 +21,11 @@ from tests.compiler.programs import module, outputs
 from tests.compiler.tensor_programs import assert_within
 from tests.compiler.tensor_programs import expected as expected_of
 from tests.compiler.typical_programs import SCHEDULED
-from tests.conftest import CORPUS, ROOT
+from tests.conftest import CORPUS
+from tests.system.emulated import emulated_farm
 from tests.system.test_corpus import ON_CPU, arguments_of
-from tools import arm64_root
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow]
-
-#: The emulated Python imports numpy and gRPC first.
-START_SECONDS = 90
 
 GROUPS = ("operators", "divisions", "casts")
 
@@ -67,24 +60,8 @@ class Module:
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     """A farm with an emulated aarch64 agent beside this machine's own."""
-    if not arm64_root.is_complete() and not os.environ.get("CI"):
-        pytest.skip("no arm64 root: run `make arm64-root`")
-    scratch = tmp_path_factory.mktemp("emulated")
-    announcement = scratch / "agent.json"
-    with cf.connect("embedded") as farm, (scratch / "log").open("w") as log:
-        command = [sys.executable, str(ROOT / "tools" / "arm64_root.py"), "agent", "--", "--tracker", farm.address]
-        command += ["--name", "emulated", "--announce", str(announcement), "--with-parent"]
-        with subprocess.Popen([*command, "--state", str(scratch / "state")], stderr=log, stdout=log) as agent:
-            try:
-                deadline = time.monotonic() + START_SECONDS
-                while not announcement.exists():
-                    assert agent.poll() is None, (scratch / "log").read_text()
-                    assert time.monotonic() < deadline, "the emulated agent did not start in time"
-                    time.sleep(0.05)
-                farm.targets(), farm.devices()  # its connections are open, and no test's own
-                yield farm
-            finally:
-                agent.terminate()
+    with emulated_farm(tmp_path_factory.mktemp("emulated")) as farm:
+        yield farm
 
 
 def test_what_is_built_for_it_runs_there_with_the_right_numbers(farm: Farm) -> None:

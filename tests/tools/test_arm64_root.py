@@ -62,8 +62,10 @@ def test_a_missing_emulator_says_how_to_get_it(tmp_path: Path, monkeypatch: pyte
 def test_the_hosts_python_settings_do_not_leak_into_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", "/nowhere")
     monkeypatch.setenv("VIRTUAL_ENV", "/nowhere")
+    monkeypatch.setenv("OCL_ICD_VENDORS", "/nowhere")
     environment = arm64_root.environment()
     assert "PYTHONPATH" not in environment
     assert "VIRTUAL_ENV" not in environment
-    assert environment["PATH"] == os.environ["PATH"]
+    assert "OCL_ICD_VENDORS" not in environment
+    assert environment["PATH"].endswith(f":{os.environ['PATH']}")
     assert shlex.split(environment["CROSSFARM_PYTHON"]) == arm64_root.python_command()
