@@ -22,6 +22,7 @@ from benchmarks.cpu import comparison as code
 from benchmarks.cpu.tables import Table
 from benchmarks.cpu.turns import Effort as CodeEffort
 from benchmarks.crossfarm_side import crossfarm_side
+from benchmarks.devices import comparison as devices
 from benchmarks.floors import grpc_floor
 from benchmarks.processes import REPOSITORY, slow_link
 from benchmarks.report import Row, as_json, markdown, update_document
@@ -39,7 +40,7 @@ _QUICK_ROUNDS = 2
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="crossfarm beside its peers, in one run")
-    known = [*SECTIONS, *code.SECTIONS]
+    known = [*SECTIONS, *code.SECTIONS, *devices.SECTIONS]
     parser.add_argument("--only", choices=known, action="append", help="a part of the tables; repeatable")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: a look, no figures to publish")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="turns of each side at the farm (default: 7)")
@@ -61,6 +62,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="crossfarm-bench-") as folder:
         # A cache of its own: the user's is neither filled with this run's modules nor makes a cold build a warm one.
         os.environ["CROSSFARM_CACHE"] = str(Path(folder, "cache"))
+        os.environ["POCL_CACHE_DIR"] = str(Path(folder))
         if farm_sections := [name for name in SECTIONS if name in wanted]:
             effort = Effort(rounds=_QUICK_ROUNDS if options.quick else options.rounds)
             texts[""], samples["farm"] = _farm(farm_sections, effort, Path(folder), busy)
@@ -68,6 +70,9 @@ def main() -> int:
         if code_sections := [name for name in code.SECTIONS if name in wanted]:
             texts["code"], samples["code"] = _code(code_sections, options.quick, Path(folder), busy)
             print(texts["code"])
+        if device_sections := [name for name in devices.SECTIONS if name in wanted]:
+            texts["devices"], samples["devices"] = _devices(device_sections, options.quick, Path(folder), busy)
+            print(texts["devices"])
     if options.json:
         options.json.write_text(json.dumps(samples, indent=1) + "\n")
     if options.update_docs:
@@ -113,6 +118,23 @@ def _code(sections: list[str], quick: bool, scratch: Path, busy: float) -> tuple
             f"{_machine(busy)} of {_core(bench.device.target)}; {used}; medians, sides in turns, ± half the distance "
             "between the quartiles."
         )
+    text = "\n".join([f"{conditions}\n", *(table.markdown() for table in tables)])
+    return text, {"conditions": conditions, "tables": {table.title: table.data for table in tables}}
+
+
+def _devices(sections: list[str], quick: bool, scratch: Path, busy: float) -> tuple[str, dict[str, Any]]:
+    """Devices that run kernels: launches beside bare ones, kernels beside those written by hand."""
+    tables: list[Table] = []
+    log, effort, threads = scratch / "devices.log", CodeEffort.of(quick=quick), os.cpu_count() or 1
+    with (
+        connect("embedded", embedded_devices=",".join(devices.KINDS)) as farm,
+        devices.device_bench(farm, scratch=scratch, log=log, effort=effort, threads=threads) as bench,
+    ):
+        for name in sections:
+            print(f"measuring {name} …", file=sys.stderr)
+            tables += devices.SECTIONS[name](bench)
+        used = "; ".join([_machine(busy), *bench.versions])
+        conditions = f"{used}; medians, sides in turns, ± half the distance between the quartiles."
     text = "\n".join([f"{conditions}\n", *(table.markdown() for table in tables)])
     return text, {"conditions": conditions, "tables": {table.title: table.data for table in tables}}
 

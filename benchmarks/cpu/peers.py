@@ -94,16 +94,16 @@ def numpy(threads: int, *, log: Path, core_type: str = "") -> Iterator[Peer]:
     settings = {"OPENBLAS_NUM_THREADS": str(threads)}
     if core_type:
         settings["OPENBLAS_CORETYPE"] = core_type
-    with _peer([sys.executable, "-m", "benchmarks.peers.numpy_code"], settings, log) as started:
-        yield started
+    with started([sys.executable, "-m", "benchmarks.peers.numpy_code"], settings, log) as peer:
+        yield peer
 
 
 @contextmanager
 def onnxruntime(threads: int, *, log: Path, weights: str) -> Iterator[Peer]:
     """ONNX Runtime, ``weights`` being "initializers" or "inputs"."""
     command = [_python("ort"), "-m", "benchmarks.peers.onnxruntime_code"]
-    with _peer([*command, "--threads", str(threads), "--weights", weights], {}, log) as started:
-        yield started
+    with started([*command, "--threads", str(threads), "--weights", weights], {}, log) as peer:
+        yield peer
 
 
 @contextmanager
@@ -112,19 +112,19 @@ def tvm(threads: int, *, log: Path, schedule: str) -> Iterator[Peer]:
     at = Target.detect().resolved().attributes
     core = str(at.get("tune", at["cpu"]))
     command = [_python("tvm"), "-m", "benchmarks.peers.tvm_code", "--cpu", core, "--schedule", schedule]
-    with _peer(command, {"TVM_NUM_THREADS": str(threads)}, log) as started:
-        yield started
+    with started(command, {"TVM_NUM_THREADS": str(threads)}, log) as peer:
+        yield peer
 
 
 @contextmanager
 def roofline(*, log: Path) -> Iterator[Peer]:
     """The machine's own limits: benchmarks/cpu/roofline.py."""
-    with _peer([sys.executable, "-m", "benchmarks.cpu.roofline"], {}, log) as started:
-        yield started
+    with started([sys.executable, "-m", "benchmarks.cpu.roofline"], {}, log) as peer:
+        yield peer
 
 
 @contextmanager
-def _peer(command: list[str], settings: Mapping[str, str], log: Path) -> Iterator[Peer]:
+def started(command: list[str], settings: Mapping[str, str], log: Path) -> Iterator[Peer]:
     environment = {key: value for key, value in os.environ.items() if not key.startswith(_STEERING)}
     with child(command, log=log, environment={**environment, **settings}) as process:
         yield Peer(process)

@@ -98,6 +98,14 @@ def gelu(rows: int, columns: int) -> str:
     return _module([("X", (rows, columns)), ("Y", (rows, columns))], _map("Y", [i, j], "Y[vi, vj]", value))
 
 
+def blend(rows: int, columns: int) -> str:
+    """Y = ¾ X + ¼ Z."""
+    i, j, _ = _rows(rows, columns)
+    shape = (rows, columns)
+    value = "X[vi, vj] * T.float32(0.75) + Z[vi, vj] * T.float32(0.25)"
+    return _module([("X", shape), ("Z", shape), ("Y", shape)], _map("Y", [i, j], "Y[vi, vj]", value))
+
+
 def transpose(rows: int, columns: int) -> str:
     """Y[j, i] = X[i, j]."""
     body = _map("Y", [("j", columns, "S"), ("i", rows, "S")], "Y[vj, vi]", "X[vi, vj]")

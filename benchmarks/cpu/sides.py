@@ -11,6 +11,7 @@ from benchmarks.cpu.works import Work
 from benchmarks.peers.serving import inputs, probe
 from clients.sdk.device import Device
 from clients.sdk.farm import Farm
+from crossfarm.artifact import Artifact
 
 
 class Unsupported(Exception):
@@ -34,18 +35,25 @@ class Side(Protocol):
 
 
 class CrossfarmCode:
-    """The farm as its users have it: the plain program, built for the device, measured by ``benchmark`` there."""
+    """The farm as its users have it: the plain program, built for the device, measured by ``benchmark`` there.
 
-    def __init__(self, farm: Farm, device: Device, threads: int) -> None:
+    Args:
+        threads: that a call runs on; None where calls cannot choose, as on devices that run kernels.
+    """
+
+    def __init__(self, farm: Farm, device: Device, threads: int | None) -> None:
         self._farm, self._device, self._threads = farm, device, threads
         self._function: Any = None
         self._arguments: list[Any] = []
         self._output: Any = None
 
+    def build(self, work: Work) -> Artifact:
+        """The work's program, built for the device."""
+        return self._farm.build(cf.parse(work.program), target=self._device.target)
+
     def prepare(self, work: Work) -> float:
         self._arguments = []  # frees what the work before held
-        artifact = self._farm.build(cf.parse(work.program), target=self._device.target)
-        self._function = self._device.load(artifact)["main"]
+        self._function = self._device.load(self.build(work))["main"]
         self._arguments = [self._device.tensor(array) for array in inputs(*work.inputs)]
         self._output = self._device.empty(work.output, "float32")
         return self._benchmark(warmup=1, repeat=1, min_repeat_ms=0)[0]

@@ -86,13 +86,13 @@ _MOBILENET = (
 def resnet_convolutions(quick: bool) -> Iterator[Work]:
     """ResNet-50's distinct convolutions on one image of 224 × 224."""
     for shape in _RESNET50[2::7] if quick else _RESNET50:
-        yield _convolution(*shape, groups=1)
+        yield convolution(*shape, groups=1)
 
 
 def depthwise_convolutions(quick: bool) -> Iterator[Work]:
     """MobileNet's depthwise convolutions on one image of 224 × 224."""
     for channels, height, stride in _MOBILENET[::3] if quick else _MOBILENET:
-        yield _convolution(channels, height, channels, 3, stride, groups=channels)
+        yield convolution(channels, height, channels, 3, stride, groups=channels)
 
 
 def large(quick: bool) -> Iterator[Work]:
@@ -103,7 +103,8 @@ def large(quick: bool) -> Iterator[Work]:
     yield from memory_bound(quick=True)
 
 
-def _convolution(channels: int, height: int, out_channels: int, kernel: int, stride: int, *, groups: int) -> Work:
+def convolution(channels: int, height: int, out_channels: int, kernel: int, stride: int, *, groups: int) -> Work:
+    """A convolution of one square image with "same" padding; in groups of one channel it is a depthwise one."""
     out, per_group = -(-height // stride), channels // groups
     kind = f"{channels} at {height}" if groups > 1 else f"{channels} → {out_channels} at {height}"
     sizes = {"channels": channels, "height": height, "out_channels": out_channels, "kernel": kernel}
