@@ -15,7 +15,7 @@ from device_agent.drivers.vulkan_memory import VulkanMemory
 
 if TYPE_CHECKING:
     from crossfarm.wire.v1.artifact_pb2 import Kernel
-    from device_agent.drivers.vulkan_queue import Queue
+    from device_agent.drivers.vulkan_queue import Commands, Queue
 
 _SET = 0
 #: Elements that a buffer may have: kernels compute places in 32 bits.
@@ -190,14 +190,14 @@ class Recording:
         self._launches = tuple(launches)
         self._descriptors: Any = None
         self._queries: Any = None
-        self.commands: Any = None
+        self._commands: Commands | None = None
         try:
             with translated("while a call was prepared"):
                 sets = self._sets()
                 if timed:
                     self._queries = self._query_pool()
-            self.commands = queue.commands()
-            queue.record(self.commands, lambda c: self._write(c, sets, cleared))
+            self._commands = queue.commands()
+            queue.record(self._commands, lambda c: self._write(c, sets, cleared))
         except BaseException:
             self.release()
             raise
@@ -228,13 +228,13 @@ class Recording:
         vk, queue = self._vk, self._queue
         if queue.device is None:
             return
-        if self.commands is not None:
-            queue.free(self.commands)
+        if self._commands is not None:
+            queue.free(self._commands)
         if self._queries is not None:
             vk.vkDestroyQueryPool(queue.device, self._queries, None)
         if self._descriptors is not None:
             vk.vkDestroyDescriptorPool(queue.device, self._descriptors, None)
-        self.commands = self._queries = self._descriptors = None
+        self._commands = self._queries = self._descriptors = None
 
     def _sets(self) -> list[Any]:
         """A descriptor set for each launch."""

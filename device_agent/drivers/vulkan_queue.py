@@ -16,6 +16,27 @@ _BATCHES = 64
 _FOREVER = (1 << 64) - 1
 
 
+class Commands:
+    """A command buffer, with the structures that submit it: made once, as that takes as long as a short kernel.
+
+    Attributes:
+        handle: Vulkan's.
+    """
+
+    def __init__(self, vk: Any, handle: Any) -> None:
+        self.handle = handle
+        self._vk = vk
+        self._submissions: dict[int, tuple[Any, Any]] = {}
+
+    def submission(self, count: int) -> Any:
+        """An array of one ``VkSubmitInfo``: the commands, ``count`` times."""
+        if count not in self._submissions:
+            info = self._vk.VkSubmitInfo(pCommandBuffers=[self.handle] * count)
+            # what the array points to is kept by the structure that it is made of
+            self._submissions[count] = self._vk.ffi.new("VkSubmitInfo[1]", [info]), info
+        return self._submissions[count][0]
+
+
 class Queue:
     """The device ``index`` of ``Instance.devices``.
 
@@ -61,6 +82,7 @@ class Queue:
                 self.device, vk.VkCommandPoolCreateInfo(flags=flags, queueFamilyIndex=family), None
             )
             self._fence = vk.vkCreateFence(self.device, vk.VkFenceCreateInfo(), None)
+            self._fences = vk.ffi.new("VkFence[1]", [self._fence])
             self._copies = self.commands()
         del keep
 
@@ -100,28 +122,31 @@ class Queue:
 
     # --- commands
 
-    def commands(self) -> Any:
+    def commands(self) -> Commands:
         """A new command buffer."""
         vk = self.vk
         info = vk.VkCommandBufferAllocateInfo(
             commandPool=self._pool, level=vk.VK_COMMAND_BUFFER_LEVEL_PRIMARY, commandBufferCount=1
         )
         with translated("while commands were recorded"):
-            return vk.vkAllocateCommandBuffers(self.device, info)[0]
+            return Commands(vk, vk.vkAllocateCommandBuffers(self.device, info)[0])
 
-    def free(self, commands: Any) -> None:
-        self.vk.vkFreeCommandBuffers(self.device, self._pool, 1, [commands])
+    def free(self, commands: Commands) -> None:
+        self.vk.vkFreeCommandBuffers(self.device, self._pool, 1, [commands.handle])
 
-    def record(self, commands: Any, write: Callable[[Any], None]) -> None:
-        """Fills a command buffer anew: ``write``, with all memory in order before it and after it."""
-        vk = self.vk
+    def record(self, commands: Commands, write: Callable[[Any], None]) -> None:
+        """Fills a command buffer anew: ``write``, with all memory in order after it.
+
+        What is submitted later comes after that, and what the host wrote before a submission is seen by it anyway: one
+        barrier a buffer is enough, and each is time that a short call takes.
+        """
+        vk, handle = self.vk, commands.handle
         flags = vk.VK_COMMAND_BUFFER_USAGE_SIMULTANEOUS_USE_BIT
         with translated("while commands were recorded"):
-            vk.vkBeginCommandBuffer(commands, vk.VkCommandBufferBeginInfo(flags=flags))
-            self.order(commands)
-            write(commands)
-            self.order(commands)
-            vk.vkEndCommandBuffer(commands)
+            vk.vkBeginCommandBuffer(handle, vk.VkCommandBufferBeginInfo(flags=flags))
+            write(handle)
+            self.order(handle)
+            vk.vkEndCommandBuffer(handle)
 
     def order(self, commands: Any) -> None:
         """Everything recorded before happens before everything after, in all memory, the host's view included."""
@@ -134,8 +159,8 @@ class Queue:
         barrier = vk.VkMemoryBarrier(srcAccessMask=written, dstAccessMask=written | read)
         vk.vkCmdPipelineBarrier(commands, stages, stages, 0, 1, [barrier], 0, None, 0, None)
 
-    def run(self, commands: Any, doing: str, times: int = 1) -> None:
-        """Submits a command buffer that many times, one run after the other, and waits for the last."""
+    def run(self, commands: Commands, doing: str, times: int = 1) -> None:
+        """Submits commands that many times, one run after the other, and waits for the last."""
         vk = self.vk
         with translated(doing):
             while times > 0:
@@ -144,9 +169,9 @@ class Queue:
                 for start in range(0, ahead, _BATCH):
                     count = min(_BATCH, ahead - start)
                     fence = self._fence if start + count == ahead else vk.VK_NULL_HANDLE
-                    vk.vkQueueSubmit(self._queue, 1, [vk.VkSubmitInfo(pCommandBuffers=[commands] * count)], fence)
-                vk.vkWaitForFences(self.device, 1, [self._fence], True, _FOREVER)
-                vk.vkResetFences(self.device, 1, [self._fence])
+                    vk.vkQueueSubmit(self._queue, 1, commands.submission(count), fence)
+                vk.vkWaitForFences(self.device, 1, self._fences, True, _FOREVER)
+                vk.vkResetFences(self.device, 1, self._fences)
                 times -= ahead
 
     def wait(self) -> None:
