@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -272,22 +272,33 @@ class OpenClProgram:
     ) -> OpenClCall:
         planner = self._planners[signature.name]
         workspace = self._device.workspace(binding.workspace_bytes)
+        parts: dict[Place, Any] = {}
+
+        def part(place: Place) -> Any:
+            if place not in parts:
+                parts[place] = workspace.part(place)
+            return parts[place]
+
         try:
-            launches = [self._launch(launch, signature, arguments, workspace) for launch in planner.launches(binding)]
+            launches = [self._launch(launch, signature, arguments, part) for launch in planner.launches(binding)]
             status = planner.status(binding)
-            place = None if status is None else workspace.part(status)
+            place = None if status is None else part(status)
         except self._device.cl.Error as failure:
             raise self._device.failure(failure, f"preparing {signature.name}") from failure
-        return OpenClCall(self._device, signature, launches, place)
+        return OpenClCall(self._device, signature, launches, place, tuple(parts.values()))
 
     def _launch(
-        self, launch: LaunchOf, signature: Signature, arguments: Sequence[CallArgument], workspace: OpenClMemory
+        self,
+        launch: LaunchOf,
+        signature: Signature,
+        arguments: Sequence[CallArgument],
+        part: Callable[[Place], Any],
     ) -> tuple[str, Any, tuple[int, int, int], tuple[int, int, int]]:
         kernel = self._device.cl.Kernel(self._program, launch.kernel.name)
         for position, value in enumerate(launch.values):
             given: Any
             if isinstance(value, Place):
-                given = workspace.part(value)
+                given = part(value)
             elif isinstance(value, ParameterOf) and launch.kernel.parameters[position].buffer:
                 memory = arguments[value.index]
                 assert isinstance(memory, OpenClMemory)
@@ -304,7 +315,13 @@ class OpenClProgram:
 
 
 class OpenClCall:
-    """Kernels with their arguments set, in order."""
+    """Kernels with their arguments set, in order.
+
+    Args:
+        status: where kernels say what failed; None where nothing can.
+        parts: of the workspace. Kernels do not keep their arguments alive; parts keep the whole, also after the device
+            has given later calls a larger one.
+    """
 
     loop = "queued"
     threads = 1
@@ -315,12 +332,14 @@ class OpenClCall:
         signature: Signature,
         launches: list[tuple[str, Any, tuple[int, int, int], tuple[int, int, int]]],
         status: Any,
+        parts: Sequence[Any],
     ) -> None:
         self._device = device
         self._name = signature.name
         self._failures = tuple(signature.entry.failures)
         self._launches = launches
         self._status = status
+        self._parts = parts
 
     def __call__(self) -> None:
         self.repeat(1)
