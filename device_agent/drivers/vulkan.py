@@ -75,7 +75,6 @@ def _describe(device: PhysicalDevice) -> DeviceDescription:
             "api": device.api_version,
             "device_type": "cpu" if device.kind == "cpu" else "gpu",
             "memory_bytes": device.memory_bytes,
-            "device_type": "cpu" if device.kind == "cpu" else "gpu",
             "max_threads_per_group": int(limits.maxComputeWorkGroupInvocations),
             "shared_bytes": int(limits.maxComputeSharedMemorySize),
             "loop_iterations": device.loop_iterations,

@@ -204,7 +204,8 @@ class Recording:
 
     def run(self, number: int = 1) -> None:
         """Runs all launches ``number`` times, to their end."""
-        self._queue.run(self.commands, "while a function ran", number)
+        assert self._commands is not None, "it was released"
+        self._queue.run(self._commands, "while a function ran", number)
 
     def times(self) -> Mapping[str, list[float]]:
         """Seconds of each launch of the last run, by kernel, of a timed recording."""
