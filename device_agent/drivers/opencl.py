@@ -285,7 +285,7 @@ class OpenClProgram:
             place = None if status is None else part(status)
         except self._device.cl.Error as failure:
             raise self._device.failure(failure, f"preparing {signature.name}") from failure
-        return OpenClCall(self._device, signature, launches, place, tuple(parts.values()))
+        return OpenClCall(self._device, signature, launches, place, (*parts.values(), *arguments))
 
     def _launch(
         self,
@@ -319,8 +319,8 @@ class OpenClCall:
 
     Args:
         status: where kernels say what failed; None where nothing can.
-        parts: of the workspace. Kernels do not keep their arguments alive; parts keep the whole, also after the device
-            has given later calls a larger one.
+        kept: the arguments, and the parts of the workspace: kernels do not keep alive what they are given. A part keeps
+            the whole, also after the device has given later calls a larger one.
     """
 
     loop = "queued"
@@ -332,14 +332,14 @@ class OpenClCall:
         signature: Signature,
         launches: list[tuple[str, Any, tuple[int, int, int], tuple[int, int, int]]],
         status: Any,
-        parts: Sequence[Any],
+        kept: Sequence[Any],
     ) -> None:
         self._device = device
         self._name = signature.name
         self._failures = tuple(signature.entry.failures)
         self._launches = launches
         self._status = status
-        self._parts = parts
+        self._kept = kept
 
     def __call__(self) -> None:
         self.repeat(1)
