@@ -22,6 +22,7 @@ from compiler_service.schedules.gpu.reduction import Sharing, reduce_together
 from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
+from crossfarm.ir.schedule.references import LoopRef
 
 #: Steps below which threads do not share a reduction.
 _FEWEST_STEPS = 64
@@ -94,18 +95,33 @@ class Whole:
         block = sch.get_block(nest.name, site.function)
         outer = len(spatial)
         if parts > 1:
-            # every so many threads apart, so that neighbours load neighbours, whatever the number of elements
-            _, part = sch.split(fused(sch, reduced), [None, parts * sharing.lanes])
-            partial = sch.rfactor(part, len(nest.stores[0].buffer.shape))
-            *_, step, part = sch.get_loops(partial)
-            sch.reorder(part, step)
-            keep_results(sch, partial, part, step)
-            bind_flat(sch, part, parts * sharing.lanes, sharing.lanes)
+            self._reduce_parts(site, nest, fused(sch, reduced), parts, sharing.lanes)
         loops = sch.get_loops(block)
         if not outer:
             sch.add_unit_loop(loops[0])
         reduce_together(sch, block, max(outer, 1), sharing)
         sch.bind(sch.get_loops(block)[0], "blockIdx.x")
+
+    def _reduce_parts(self, site: Site, nest: Nest, steps: LoopRef, parts: int, lanes: int) -> None:
+        """The first kernel: so many groups of threads reduce every so many elements each, so that neighbours load
+        neighbours. On a CPU a thread reduces what follows one another instead, in lanes of vectors."""
+        sch, rank = site.schedule, len(nest.stores[0].buffer.shape)
+        if not site.gpu.is_cpu:
+            _, part = sch.split(steps, [None, parts * lanes])
+            partial = sch.rfactor(part, rank)
+            *_, step, part = sch.get_loops(partial)
+            sch.reorder(part, step)
+            keep_results(sch, partial, part, step)
+            bind_flat(sch, part, parts * lanes, lanes)
+            return
+        part, step, lane = sch.split(steps, [parts, None, lanes])
+        sch.reorder(part, lane, step)
+        partial = sch.rfactor(sch.fuse(part, lane), rank)
+        *_, part, step = sch.get_loops(partial)
+        part, lane = sch.split(part, [parts, lanes])
+        sch.reorder(part, step, lane)
+        keep_results(sch, partial, part, step)
+        bind_flat(sch, part, parts, 1)
 
     def _sharing(self, site: Site, nest: Nest) -> Sharing:
         return Sharing.along(site.gpu, product_of([a.dom.extent for a in nest.reduced]), 1)

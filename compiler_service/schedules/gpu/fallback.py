@@ -16,8 +16,12 @@ from compiler_service.schedules.gpu.groups import (
 )
 from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.errors import ScheduleError
+from crossfarm.ir.arith import const_int
 from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.ir.schedule.tree import find_loop
+
+#: Neighbouring results of one thread on a CPU: whole vectors.
+_TOGETHER = (32, 16, 8)
 
 
 @dataclass(frozen=True)
@@ -34,15 +38,22 @@ class PerResult:
             return Refusal("it does not reduce")
         if not nest.spatial:
             return Refusal("it has one result")
-        return Fit((nest.name,), "a reduction of any kind: a thread for each result")
+        together = _together(site, nest)
+        who = f"{together} results that follow one another" if together > 1 else "each result"
+        return Fit((nest.name,), f"a reduction of any kind: a thread for {who}")
 
     def apply(self, site: Site, fit: Fit) -> None:
         sch = site.schedule
         nest = nest_of(site.func, fit.blocks[0])
         assert isinstance(nest, Nest), nest
+        together = _together(site, nest)
         spatial, reduced = loops_in_order(sch, nest)
+        if together > 1:
+            spatial[-1], inner = sch.split(spatial[-1], [None, together])
+            sch.reorder(*reduced, inner)
         keep_results(sch, sch.get_block(nest.name, site.function), spatial[-1], reduced[0])
-        count = product_of([a.dom.extent for a in nest.spatial])
+        results = product_of([a.dom.extent for a in nest.spatial])
+        count = None if results is None else results // together
         bind_flat(sch, fused(sch, spatial), count, usual_group(site.gpu, count))
 
 
@@ -60,6 +71,15 @@ class Fallback:
 
     def apply(self, site: Site, fit: Fit) -> None:
         _bind_outer(site.schedule, site, _independent(site))
+
+
+def _together(site: Site, nest: Nest) -> int:
+    """Results of one thread: several where one core runs a group thread after thread, and they are read in a row."""
+    last = nest.spatial[-1]
+    length = const_int(last.dom.extent)
+    if not site.gpu.is_cpu or length is None or 1 not in [load.step(last.var) for load in nest.loads]:
+        return 1
+    return max(n for n in (*_TOGETHER, 1) if length % n == 0)
 
 
 def _independent(site: Site) -> int:

@@ -10,7 +10,7 @@ from compiler_service.schedules.machines import Gpu
 from compiler_service.schedules.nests import Nest
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Expr
-from crossfarm.ir.schedule.tree import find_block
+from crossfarm.ir.schedule.tree import find_block, find_loop
 
 if TYPE_CHECKING:
     from crossfarm.ir.schedule.references import BlockRef, LoopRef
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 #: Threads of a group where nothing else says how many: enough for any GPU to hide a load behind, few enough for all.
 USUAL_GROUP = 256
+#: Iterations of a loop that are written out at most.
+_WRITTEN_OUT = 32
 #: Groups that every device can start along y or z; along x any number, in parts where it has to be.
 MOST_GROUPS = 65535
 
@@ -78,3 +80,12 @@ def usual_group(gpu: Gpu, instances: int | None) -> int:
     while instances is not None and wanted > 2 * gpu.warp and instances < wanted * gpu.units * 2:
         wanted //= 2
     return gpu.group(wanted)
+
+
+def write_out(sch: Schedule, func: str, loops: Sequence[LoopRef]) -> None:
+    """Short loops are written out: loads of several steps are under way at once, and on a CPU the threads of a group
+    become lanes of vectors only where no loop is left in them."""
+    for loop in loops:
+        extent = const_int(find_loop(sch.module[func], loop.var).extent)
+        if extent is not None and extent <= _WRITTEN_OUT:
+            sch.unroll(loop)

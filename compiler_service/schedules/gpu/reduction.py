@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compiler_service.schedules.gpu.groups import fused
+from compiler_service.schedules.gpu.groups import fused, write_out
 from compiler_service.schedules.machines import Gpu
 from compiler_service.schedules.nests import temporaries
 from crossfarm.ir.arith import const_int
@@ -116,6 +116,7 @@ def _stage(sch: Schedule, block: BlockRef, lane: LoopRef, outer: int, sharing: S
             sch.reverse_compute_at(copy, lane)
         sch.set_scope(copy, 0 if is_sure else number, "shared")
     sch.decompose_reduction(partial, steps[0])
+    write_out(sch, block.func, steps)
     sch.bind(lane, sharing.axis)
 
 

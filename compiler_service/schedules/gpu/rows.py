@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.gpu.groups import fused, product_of
+from compiler_service.schedules.gpu.groups import fused, product_of, write_out
 from compiler_service.schedules.gpu.reduction import Sharing, reduce_together
 from compiler_service.schedules.nests import Nest, nest_of
 from compiler_service.schedules.row_groups import first_reduction, row_group
@@ -58,7 +58,8 @@ class Rows:
             if nest.reduced:
                 reduce_together(sch, block, depth, sharing)
             elif sharing.lanes > 1:
-                _, lane = sch.split(fused(sch, sch.get_loops(block)[depth:]), [None, sharing.lanes])
+                steps, lane = sch.split(fused(sch, sch.get_loops(block)[depth:]), [None, sharing.lanes])
+                write_out(sch, site.function, [steps])
                 sch.bind(lane, sharing.axis)
         groups, row = sch.split(fused(sch, sch.get_loops(anchor)[:depth]), [None, sharing.results])
         sch.bind(groups, "blockIdx.x")

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import NoReturn
 
 from crossfarm.ir import ops
-from crossfarm.ir.arith import const_int
+from crossfarm.ir.arith import Analyzer, const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, Range, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.regions import infer_accesses, key
 from crossfarm.ir.schedule.dependencies import require_reduction
 from crossfarm.ir.schedule.fresh import fresh_copy
-from crossfarm.ir.schedule.index_arith import conjuncts
+from crossfarm.ir.schedule.index_arith import conjuncts, fold
 from crossfarm.ir.schedule.reducers import Reduction, init_values, reduction_of
 from crossfarm.ir.schedule.spans import tidy
 from crossfarm.ir.schedule.stages import reduce_loops
@@ -62,7 +62,7 @@ def decompose_reduction(func: PrimFunc, block: str, loop: Var) -> tuple[PrimFunc
         refuse(name, f"the range of loop {bounded.var.name} depends on a step of the reduction", at=realize)
     first: dict[Var, Expr] = {one.var: one.min for one in inner if one not in chosen}
     for axis, value in zip(realize.block.iter_vars, realize.iter_values):
-        if axis.kind == "reduce" and key(tidy(substitute(value, first))) != key(tidy(axis.dom.min)):
+        if axis.kind == "reduce" and key(fold(tidy(substitute(value, first)), Analyzer())) != key(tidy(axis.dom.min)):
             refuse(name, f"the first iteration of its loops is not the first step of axis {axis.var.name}", at=realize)
     start = _init_nest(func, realize, chosen, first, _steps_exist(one for one in inner if one.var in steps))
     update = _without_init(realize)
