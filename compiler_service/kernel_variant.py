@@ -7,8 +7,9 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from compiler_service.codegen import opencl_c, spirv, spirv_text
+from compiler_service.codegen import cuda_c, opencl_c, ptx, spirv, spirv_text
 from compiler_service.codegen.kernel import Kernel
+from compiler_service.codegen.llvm import llvm_version
 from compiler_service.entry_points import parameters_of
 from compiler_service.launch_plan import kernel_message, plan_launches
 from compiler_service.passes.split_kernels import KERNEL_OF
@@ -56,8 +57,17 @@ def _vulkan(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
     return DeviceCode(module.code, texts, module.features, "1.1", shared_bytes=module.shared_bytes)
 
 
+def _cuda(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
+    source = cuda_c.emit_module(kernels)
+    sm = int(str(target.attributes["sm"]))
+    module = ptx.emit_module(kernels, sm)
+    sources = {"kernels.cu": source, "kernels.ll": module.llvm_ir, "kernels.ptx": module.text}
+    return DeviceCode(module.text.encode(), sources, (), str(sm), {"llvm": llvm_version()})
+
+
 #: Target kind → its generator.
 GENERATORS: dict[str, Callable[[Sequence[Kernel], Target], DeviceCode]] = {
+    "cuda": _cuda,
     "opencl": _opencl,
     "vulkan": _vulkan,
 }

@@ -84,6 +84,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         Simplify(),
         PlanWorkspace(),
     ),
+    "cuda": _kernels(ScalarizeVectors()),
     "opencl": _kernels(VectorizeLoops(max_lanes=16), ScalarizeVectors(kept_lanes=(2, 3, 4, 8, 16))),
     "vulkan": _kernels(ScalarizeVectors()),
 }

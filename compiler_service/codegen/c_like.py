@@ -57,7 +57,7 @@ class _KernelRenderer(ExprRenderer):
         for param in kernel.params:
             if isinstance(param, Buffer):
                 const = param not in kernel.written
-                pointer = self.dialect.pointer(self.memory_type(param.dtype), const, kernel.noalias)
+                pointer = self.dialect.pointer(self.memory_type(param.dtype), const, kernel.is_distinct(param))
                 parameters.append(f"{pointer}{self.names.of(param)}")
                 if may_be_wide(param):
                     self.wide.add(param)

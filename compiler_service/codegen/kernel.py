@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from compiler_service.passes.insert_barriers import is_barrier
 from compiler_service.passes.split_kernels import GROUP_TAGS, THREAD_TAGS
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
@@ -91,6 +92,14 @@ class Kernel:
     def shared_bytes(self) -> int:
         """What the threads of a group share, each buffer aligned to 16 bytes."""
         return sum(-(-elements(b) * dt.itemsize(b.dtype) // 16) * 16 for b in self.shared)
+
+    def is_distinct(self, buffer: Buffer) -> bool:
+        """Whether nothing else reaches the buffer's memory while a thread runs.
+
+        Where the group's threads wait for one another they may exchange values through a buffer that is written: to
+        each of them the others' accesses are such a way.
+        """
+        return self.noalias and not (buffer in self.written and any(is_barrier(n) for n in walk(self.body)))
 
     def last_index(self, tag: str) -> int:
         """The largest value of the index ``tag``; what no device exceeds where the grid's size is symbolic."""

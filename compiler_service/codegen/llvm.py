@@ -102,8 +102,12 @@ def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str
     return "\n".join(parts) + "\n", functions
 
 
-def optimize(text: str, machine: Machine) -> llvm.ModuleRef:
-    """Parses, checks and optimizes LLVM IR for the machine. Raises BuildFailed with LLVM's message."""
+def optimize(text: str, machine: Machine, *, vectorize: bool = True) -> llvm.ModuleRef:
+    """Parses, checks and optimizes LLVM IR for the machine. Raises BuildFailed with LLVM's message.
+
+    Args:
+        vectorize: whether LLVM may make vectors of loops and neighbouring statements, at optimization level 2 and above.
+    """
     target_machine = _target_machine(machine)
     try:
         module = llvm.parse_assembly(text)
@@ -112,7 +116,7 @@ def optimize(text: str, machine: Machine) -> llvm.ModuleRef:
         raise BuildFailed(f"LLVM refused the generated code: {failure}") from failure
     module.data_layout = str(target_machine.target_data)
     tuning = llvm.PipelineTuningOptions(speed_level=min(machine.opt_level, _HIGHEST_LEVEL))
-    vectorize = machine.opt_level >= 2
+    vectorize = vectorize and machine.opt_level >= 2
     tuning.loop_vectorization = vectorize
     tuning.slp_vectorization = vectorize
     tuning.loop_interleaving = vectorize

@@ -62,13 +62,14 @@ def emit_call(e: Emitter, node: Call) -> Value:
     if special is not None:
         return special(e, node)
     args = [e.emit(a) for a in node.args]
-    return _float_call(e, node.op, args)
+    return float_call(e, node.op, args)
 
 
-def _float_call(e: Emitter, name: str, args: list[Value]) -> Value:
+def float_call(e: Emitter, name: str, args: list[Value]) -> Value:
+    """A function of floats on values of one dtype."""
     dtype = args[0].dtype
     if is_half(dtype):
-        wide = _float_call(e, name, [e.half.widen(e.b, a) for a in args])
+        wide = float_call(e, name, [e.half.widen(e.b, a) for a in args])
         return e.half.narrow(e.b, wide, dtype)
     if name in vector_math.FUNCTIONS and dt.scalar_of(dtype) == "float32":
         return _vector_function(e, name, args)

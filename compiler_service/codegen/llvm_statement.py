@@ -207,12 +207,16 @@ class StatementEmitter(ExprEmitter):
         self.statement(node.body)
         self.b.do(f"{following} = add nsw {var.typed}, 1")
         latch = self.b.block
-        unroll = f", !llvm.loop !{self.metadata.add(_UNROLL)}" if node.kind == "unrolled" else ""
-        self.b.terminate(f"br label %{head}{unroll}")
+        hint = self.loop_hint(node)
+        self.b.terminate(f"br label %{head}" + (f", !llvm.loop !{self.metadata.add(hint)}" if hint else ""))
         self.b.lines[position] = (
             f"  {var.text} = phi {register_type(dtype)} [ {start.text}, %{before} ], [ {following}, %{latch} ]"
         )
         self.b.open(end)
+
+    def loop_hint(self, node: For) -> str:
+        """Metadata that tells LLVM what to do with a loop; "" for what it sees fit."""
+        return _UNROLL if node.kind == "unrolled" else ""
 
     def do_While(self, node: While) -> None:
         head, body, end = self.b.name("loop"), self.b.name("body"), self.b.name("done")

@@ -102,7 +102,6 @@ KINDS: dict[str, Kind] = {
                 "warp_size": Attribute(int, "Threads of a warp.", 32),
                 "registers_per_group": Attribute(int, "Registers of one block.", 65536),
             },
-            why_not="there is no CUDA code generator yet",
         ),
         Kind(
             "vulkan",

@@ -1,0 +1,98 @@
+"""Kernels → PTX, by LLVM.
+
+PTX is text that the GPU's driver compiles for the chip it finds: what is made for sm_53 runs on every later one. LLVM
+still knows architectures that NVIDIA's current compiler has dropped, and needs none of NVIDIA's software.
+
+Floats have the meaning that they have on CPUs (``llvm.py``): a product that is added may be fused, nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compiler_service.codegen.kernel import Kernel
+from compiler_service.codegen.llvm import Machine, assembly, optimize
+from compiler_service.codegen.llvm_statement import Metadata
+from compiler_service.codegen.ptx_kernel import KernelEmitter
+from crossfarm.errors import BuildFailed, UnsupportedTarget
+
+#: Memory of a group that a kernel can declare; more would have to be asked for at each launch.
+MAX_SHARED_BYTES = 48 << 10
+#: Compute capability → the PTX version that first knew it, ascending. Older ones are given what came with CUDA 10.2,
+#: the last release for the first Jetsons.
+_PTX_VERSIONS = {
+    53: 65, 60: 65, 61: 65, 62: 65, 70: 65, 72: 65, 75: 65, 80: 70, 86: 71, 87: 74, 89: 78, 90: 78, 100: 86, 103: 88,
+    110: 90, 120: 87, 121: 88,
+}  # fmt: skip
+_OPT_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class PtxModule:
+    """What was made.
+
+    Attributes:
+        text: PTX.
+        llvm_ir: what LLVM was given.
+    """
+
+    text: str
+    llvm_ir: str
+
+
+def known_architectures() -> tuple[int, ...]:
+    """Compute capabilities that there is code for, ascending."""
+    return tuple(sorted(_PTX_VERSIONS))
+
+
+def machine_of(sm: int) -> Machine:
+    """What LLVM is told of a GPU. Raises UnsupportedTarget for a compute capability that it does not know."""
+    if sm not in _PTX_VERSIONS:
+        older = [known for known in known_architectures() if known < sm]
+        hint = (
+            f"build for sm={older[-1]}: its code runs on newer GPUs"
+            if older
+            else f"the least is sm={known_architectures()[0]}"
+        )
+        raise UnsupportedTarget(
+            f"there is no code generator for compute capability {sm}",
+            hint=f"{hint}; known are: {', '.join(map(str, known_architectures()))}",
+        )
+    return Machine("nvptx64-nvidia-cuda", f"sm_{sm}", f"+ptx{_PTX_VERSIONS[sm]}", f"sm_{sm}", _OPT_LEVEL)
+
+
+def emit_module(kernels: Sequence[Kernel], sm: int) -> PtxModule:
+    """PTX of all kernels, one translation unit.
+
+    Raises:
+        BuildFailed: an operation that the GPU does not have, or more shared memory than a kernel can declare.
+        UnsupportedTarget: an unknown compute capability.
+    """
+    machine = machine_of(sm)
+    text = _llvm_ir(kernels, machine)
+    return PtxModule(assembly(optimize(text, machine, vectorize=False), machine), text)
+
+
+def _llvm_ir(kernels: Sequence[Kernel], machine: Machine) -> str:
+    metadata = Metadata(0)
+    definitions: dict[str, str] = {}
+    parts = [f'source_filename = "crossfarm"\ntarget triple = "{machine.triple}"\n']
+    for kernel in kernels:
+        if kernel.shared_bytes > MAX_SHARED_BYTES:
+            raise BuildFailed(
+                f"kernel {kernel.name!r} shares {kernel.shared_bytes:,} bytes within a group; a CUDA kernel can declare "
+                f"{MAX_SHARED_BYTES:,}",
+                hint="use smaller tiles",
+            )
+        emitter = KernelEmitter(kernel, metadata)
+        parts.append(emitter.run())
+        definitions.update(emitter.externs)
+    parts += [
+        *(definitions[name] for name in sorted(definitions)),
+        # numbered as the definitions of vector_math name them: inlined, and not
+        "attributes #3 = { alwaysinline nounwind willreturn memory(none) }",
+        "attributes #4 = { noinline nounwind willreturn memory(none) }",
+        *metadata.nodes,
+    ]
+    return "\n".join(parts) + "\n"

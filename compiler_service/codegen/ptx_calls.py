@@ -1,0 +1,66 @@
+"""Intrinsics of kernels → LLVM IR, where there is no ``libm`` to call: our own code, instructions, or a refusal.
+
+LLVM aborts the process where it is left with a function that the GPU does not have, so none gets there.
+"""
+
+from __future__ import annotations
+
+from compiler_service.codegen import vector_math
+from compiler_service.codegen.llvm_math import Emitter, float_call
+from compiler_service.codegen.llvm_text import Value
+from crossfarm.errors import BuildFailed
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.expr import Call, StringImm
+from crossfarm.ir.intrinsics import EXTERN_ALLOWED, INTRINSICS
+
+#: Functions of floats that are instructions of the GPU, or few of them, in float32 and float64.
+_INSTRUCTIONS = frozenset(("sqrt", "rsqrt", "fma", "floor", "ceil", "trunc", "round", "nearbyint", "abs", "copysign"))
+#: What ``call_extern`` calls otherwise than the intrinsics.
+_EXTERN = {"fabs": "abs", "rint": "nearbyint"}
+
+
+def call_of_device(e: Emitter, node: Call) -> Value | None:
+    """The value of a call that is made differently for a GPU; None for one that CPUs make alike.
+
+    Raises:
+        BuildFailed: there is no code for it.
+    """
+    if node.op in ("ret", "launch_kernel", "address_of"):
+        raise BuildFailed(
+            f"kernel {e.function!r}: {node.op} cannot be made in PTX",
+            hint="a kernel's threads have no function to return from and no addresses to pass: write the guard as T.if",
+        )
+    if node.op in ("call_extern", "call_pure_extern"):
+        return _extern(e, node)
+    if INTRINSICS[node.op].domain == "float" and INTRINSICS[node.op].result == "same" and node.op != "ldexp":
+        _check(e, node.op, node.args[0].dtype)
+    return None
+
+
+def _extern(e: Emitter, node: Call) -> Value:
+    name = node.args[0].value if node.args and isinstance(node.args[0], StringImm) else ""
+    plain = name[:-1] if name.endswith("f") and name != "erf" else name
+    dtype = "float64" if plain == name else "float32"
+    intrinsic = _EXTERN.get(plain, plain)
+    known = intrinsic in INTRINSICS and name in EXTERN_ALLOWED and len(node.args) - 1 == EXTERN_ALLOWED[name]
+    if not known:
+        raise BuildFailed(
+            f"kernel {e.function!r}: {node.op} of {name!r} cannot be made in PTX",
+            hint="write it with the intrinsics of crossfarm/ir/intrinsics.py, or build for a CPU",
+        )
+    _check(e, intrinsic, dtype)
+    args = [e.convert(e.emit(a), dtype) for a in node.args[1:]]
+    return e.convert(float_call(e, intrinsic, args), node.dtype)
+
+
+def _check(e: Emitter, name: str, dtype: str) -> None:
+    scalar = dt.scalar_of(dtype)
+    if name in _INSTRUCTIONS or (name in vector_math.FUNCTIONS and scalar != "float64"):
+        return
+    if scalar == "float64" and name in vector_math.FUNCTIONS:
+        hint = f"cast to float32 around {name}, or build for a CPU"
+    else:
+        hint = "write it with functions that are there (docs/math.md), or build for a CPU or an OpenCL device"
+    raise BuildFailed(
+        f"kernel {e.function!r}: there is no {name} of {scalar} for CUDA devices", hint=hint, details={"function": name}
+    )
