@@ -72,7 +72,7 @@ def float_call(e: Emitter, name: str, args: list[Value]) -> Value:
         wide = float_call(e, name, [e.half.widen(e.b, a) for a in args])
         return e.half.narrow(e.b, wide, dtype)
     if name in vector_math.FUNCTIONS and dt.scalar_of(dtype) == "float32":
-        return _vector_function(e, name, args)
+        return vector_function(e, name, args)
     if name in _LLVM:
         return float_intrinsic(e, _LLVM[name], *args)
     if name in _LIBM:
@@ -107,8 +107,8 @@ def float_intrinsic(e: Emitter, name: str, *args: Value) -> Value:
     )
 
 
-def _vector_function(e: Emitter, name: str, args: list[Value]) -> Value:
-    """A call of our own code for float32."""
+def vector_function(e: Emitter, name: str, args: list[Value]) -> Value:
+    """A call of our own code of ``vector_math``, on float32."""
     dtype = args[0].dtype
     if name == "pow":
         for constant, product in _SMALL_POWERS.items():

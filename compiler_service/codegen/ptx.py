@@ -75,7 +75,7 @@ def emit_module(kernels: Sequence[Kernel], sm: int) -> PtxModule:
 
 
 def _llvm_ir(kernels: Sequence[Kernel], machine: Machine) -> str:
-    metadata = Metadata(0)
+    metadata = Metadata(1)
     definitions: dict[str, str] = {}
     parts = [f'source_filename = "crossfarm"\ntarget triple = "{machine.triple}"\n']
     for kernel in kernels:
@@ -90,9 +90,10 @@ def _llvm_ir(kernels: Sequence[Kernel], machine: Machine) -> str:
         definitions.update(emitter.externs)
     parts += [
         *(definitions[name] for name in sorted(definitions)),
-        # numbered as the definitions of vector_math name them: inlined, and not
+        # numbered as the definitions of vector_math name them: inlined, and not; unlikely
         "attributes #3 = { alwaysinline nounwind willreturn memory(none) }",
         "attributes #4 = { noinline nounwind willreturn memory(none) }",
+        '!0 = !{!"branch_weights", i32 1, i32 2000}',
         *metadata.nodes,
     ]
     return "\n".join(parts) + "\n"

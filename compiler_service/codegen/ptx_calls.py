@@ -6,7 +6,8 @@ LLVM aborts the process where it is left with a function that the GPU does not h
 from __future__ import annotations
 
 from compiler_service.codegen import vector_math
-from compiler_service.codegen.llvm_math import Emitter, float_call
+from compiler_service.codegen.llvm_half import is_half
+from compiler_service.codegen.llvm_math import Emitter, float_call, vector_function
 from compiler_service.codegen.llvm_text import Value
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -33,8 +34,25 @@ def call_of_device(e: Emitter, node: Call) -> Value | None:
     if node.op in ("call_extern", "call_pure_extern"):
         return _extern(e, node)
     if INTRINSICS[node.op].domain == "float" and INTRINSICS[node.op].result == "same" and node.op != "ldexp":
-        _check(e, node.op, node.args[0].dtype)
+        return _function(e, node.op, [e.emit(a) for a in node.args])
     return None
+
+
+def _function(e: Emitter, name: str, args: list[Value]) -> Value:
+    dtype = args[0].dtype
+    if is_half(dtype) and name != "abs":  # whose bits are masked
+        wide = _function(e, name, [e.half.widen(e.b, a) for a in args])
+        return e.half.narrow(e.b, wide, dtype)
+    scalar = dt.scalar_of(dtype)
+    if name in vector_math.WITHOUT_LIBM and scalar == "float32":
+        return vector_function(e, name, args)
+    if name in _INSTRUCTIONS or (name in vector_math.FUNCTIONS and scalar == "float32"):
+        return float_call(e, name, args)
+    raise BuildFailed(
+        f"kernel {e.function!r}: there is no {name} of {scalar} for CUDA devices",
+        hint=f"cast to float32 around {name}, or build for a CPU or an OpenCL device",
+        details={"function": name, "dtype": scalar},
+    )
 
 
 def _extern(e: Emitter, node: Call) -> Value:
@@ -48,19 +66,5 @@ def _extern(e: Emitter, node: Call) -> Value:
             f"kernel {e.function!r}: {node.op} of {name!r} cannot be made in PTX",
             hint="write it with the intrinsics of crossfarm/ir/intrinsics.py, or build for a CPU",
         )
-    _check(e, intrinsic, dtype)
     args = [e.convert(e.emit(a), dtype) for a in node.args[1:]]
-    return e.convert(float_call(e, intrinsic, args), node.dtype)
-
-
-def _check(e: Emitter, name: str, dtype: str) -> None:
-    scalar = dt.scalar_of(dtype)
-    if name in _INSTRUCTIONS or (name in vector_math.FUNCTIONS and scalar != "float64"):
-        return
-    if scalar == "float64" and name in vector_math.FUNCTIONS:
-        hint = f"cast to float32 around {name}, or build for a CPU"
-    else:
-        hint = "write it with functions that are there (docs/math.md), or build for a CPU or an OpenCL device"
-    raise BuildFailed(
-        f"kernel {e.function!r}: there is no {name} of {scalar} for CUDA devices", hint=hint, details={"function": name}
-    )
+    return e.convert(_function(e, intrinsic, args), node.dtype)

@@ -12,12 +12,12 @@ from compiler_service.codegen.kernel import Kernel, elements
 from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_dot import DotProducts
 from compiler_service.codegen.llvm_expr import DIVISIONS
-from compiler_service.codegen.llvm_half import HalfConversions
+from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_statement import Metadata, StatementEmitter, size_attribute
 from compiler_service.codegen.llvm_text import Value, int_constant, memory_type, register_type, zero
 from compiler_service.codegen.ptx_calls import call_of_device
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import const_int
+from crossfarm.ir.arith import Analyzer, Interval, const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, IntImm
 from crossfarm.ir.stmt import Allocate, BufferStore, For, Stmt
@@ -30,6 +30,8 @@ _INNER_ALIGN = 16
 GLOBAL, SHARED, GENERIC = 1, 3, 0
 #: Stores that the iterations of loops over a thread's own array may become, so that the array is in registers.
 _UNROLLED_STORES = 1024
+_ROUNDING = ("add", "sub", "mul", "div")
+_INT32 = Interval.of("int32")
 _FULLY = '!{!"llvm.loop.unroll.full"}'
 _REGISTERS = {
     f"{tag}.{axis}": f"{register}.{axis}"
@@ -53,6 +55,7 @@ class KernelEmitter(StatementEmitter):
         self.kernel = kernel
         self.spaces: dict[str, int] = {}
         self.globals: list[str] = []
+        self.analyzer = Analyzer()
         self._wide = True
         self._own: set[Buffer] = set()
 
@@ -62,6 +65,8 @@ class KernelEmitter(StatementEmitter):
         self._share()
         for var, tag in self.kernel.threads.items():
             self.vars[var] = self._thread_index(tag, var.dtype)
+            last = min(self.kernel.last_index(tag), dt.int_range(var.dtype)[1])
+            self.analyzer.bind(var, Interval(0, int(last)))
         self.statement(self.kernel.body)
         self.b.terminate("ret void")
         x, y, z = self.kernel.group
@@ -117,7 +122,10 @@ class KernelEmitter(StatementEmitter):
         self.statement(node.body)
 
     def do_For(self, node: For) -> None:
-        self.loop(node, self.bounds(node))
+        bounds = self.bounds(node)
+        with self.analyzer.scope():
+            self.analyzer.bind_loop(node.var, node.min, node.extent)
+            self.loop(node, bounds)
 
     def loop_hint(self, node: For) -> str:
         """A loop over a thread's own array is unrolled: registers have no addresses to compute."""
@@ -157,27 +165,48 @@ class KernelEmitter(StatementEmitter):
         return super().emit_Call(node) if found is None else found
 
     def emit_Binary(self, node: Binary) -> Value:
-        """A zero divisor is taken for 1: what it means was reported before."""
-        if node.op in DIVISIONS and dt.is_int(node.dtype) and not const_int(node.b):
-            a, b = self.emit(node.a), self.emit(node.b)
-            none = self._compare("eq", b, zero(b.dtype))
-            safe = self.b.value(b.dtype, f"select {none.typed}, {int_constant(b.dtype, 1).typed}, {b.typed}")
-            return self.binary(node.op, a, safe, divisor_may_be_zero=False)
+        if node.op in DIVISIONS and dt.is_int(node.dtype) and dt.lanes_of(node.dtype) == 1:
+            return self._quotient(node, self.emit(node.a), self.emit(node.b))
         return super().emit_Binary(node)
+
+    def binary(self, op: str, a: Value, b: Value, *, divisor_may_be_zero: bool = True) -> Value:
+        """float16's operations are instructions, which must not be fused either: each one rounds."""
+        if op in _ROUNDING and is_half(a.dtype):
+            x, y = self.half.widen(self.b, a), self.half.widen(self.b, b)
+            return self.half.narrow(self.b, self.b.value(x.dtype, f"f{op} {x.typed}, {y.text}"), a.dtype)
+        return super().binary(op, a, b, divisor_may_be_zero=divisor_may_be_zero)
+
+    def _quotient(self, node: Binary, a: Value, b: Value) -> Value:
+        """``a op b`` of signed numbers that are none below 0 as of unsigned ones: half as many instructions.
+
+        A zero divisor is taken for 1: what it means was reported before.
+        """
+        divisor = self.analyzer.bounds(node.b)
+        if 0 in divisor:
+            none = self._compare("eq", b, zero(b.dtype))
+            b = self.b.value(b.dtype, f"select {none.typed}, {int_constant(b.dtype, 1).typed}, {b.typed}")
+        if dt.is_signed(a.dtype) and divisor.low >= 0 and self.analyzer.bounds(node.a).low >= 0:
+            return self.b.value(a.dtype, f"{'udiv' if 'div' in node.op else 'urem'} {a.typed}, {b.text}")
+        return self.binary(node.op, a, b, divisor_may_be_zero=False)
 
     # --- memory
 
     def index(self, node: Expr) -> Value:
-        """An index of 32 bits where the buffer at hand has no more elements."""
+        """An index of 32 bits where the buffer at hand has no more elements.
+
+        Only the low bits of what a 64-bit index is made of count, whatever it is, but for divisions.
+        """
         if self._wide:
             return super().index(node)
         if isinstance(node, IntImm):
             return int_constant("int32", (node.value + (1 << 31)) % (1 << 32) - (1 << 31))
-        if isinstance(node, Binary) and node.op in ("add", "sub", "mul") and dt.is_signed(node.dtype):
-            a, b = self.index(node.a), self.index(node.b)
-            # a 64-bit index may be within 32 bits while what it is made of is not: then only the low bits count
-            flag = "nsw " if dt.bits(node.dtype) <= 32 else ""
-            return self.b.value("int32", f"{node.op} {flag}{a.typed}, {b.text}")
+        if isinstance(node, Binary) and dt.is_signed(node.dtype):
+            inside = dt.bits(node.dtype) <= 32 or all(_INT32.covers(self.analyzer.bounds(n)) for n in (node, node.a, node.b))
+            if node.op in ("add", "sub", "mul"):
+                a, b = self.index(node.a), self.index(node.b)
+                return self.b.value("int32", f"{node.op} {'nsw ' if inside else ''}{a.typed}, {b.text}")
+            if node.op in DIVISIONS and inside:
+                return self._quotient(node, self.index(node.a), self.index(node.b))
         return self.convert(self.emit(node), "int32")
 
     def _offset(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Value:

@@ -14,7 +14,7 @@ from functools import cache
 from types import MappingProxyType
 
 from compiler_service.codegen.llvm_text import Builder, Value, register_type
-from compiler_service.codegen.vector_math import exponential, logarithm, power, trigonometric
+from compiler_service.codegen.vector_math import exponential, hyperbolic, inverse, logarithm, power, trigonometric, without_libm
 from compiler_service.codegen.vector_math.llvm_term import LlvmTerm
 from crossfarm.ir import dtype as dt
 
@@ -65,15 +65,26 @@ FUNCTIONS: Mapping[str, VectorFunction] = MappingProxyType(
     }
 )
 
+#: For devices that have no libm to call: what CPUs call it for.
+WITHOUT_LIBM: Mapping[str, VectorFunction] = MappingProxyType(
+    {
+        **{
+            name: VectorFunction(getattr(without_libm, name), 1, 0.51)
+            for name in ("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")
+        },
+        **{name: VectorFunction(getattr(without_libm, name), 2, 0.51) for name in ("atan2", "hypot", "fmod", "nextafter")},
+    }
+)
+
 
 @cache
 def definitions(name: str, lanes: int, *, scales: bool = False) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """The symbol of ``FUNCTIONS[name]`` for that many lanes; and symbol and LLVM IR of each definition it needs.
+    """The symbol of the function ``name`` for that many lanes; and symbol and LLVM IR of each definition it needs.
 
     Args:
         scales: multiply by powers of two with LLVM's ``ldexp``, which must be an instruction of the target.
     """
-    function = FUNCTIONS[name]
+    function = FUNCTIONS.get(name) or WITHOUT_LIBM[name]
     dtype = dt.with_lanes("float32", lanes)
     symbol = f"crossfarm.{name}.{'' if lanes == 1 else f'v{lanes}'}f32"
     b = Builder()

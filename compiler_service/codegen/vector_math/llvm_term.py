@@ -59,8 +59,12 @@ class LlvmTerm(Term):
 
     def square_root(self) -> LlvmTerm:
         """Correctly rounded: every CPU has the instruction."""
+        return self.intrinsic("sqrt")
+
+    def intrinsic(self, name: str) -> LlvmTerm:
+        """LLVM's function of this float."""
         suffix = f"{'' if self.lanes == 1 else f'v{self.lanes}'}f{dt.bits(self.dtype)}"
-        return self._new(self.dtype, f"call {register_type(self.dtype)} @llvm.sqrt.{suffix}({self.value.typed})")
+        return self._new(self.dtype, f"call {register_type(self.dtype)} @llvm.{name}.{suffix}({self.value.typed})")
 
     def scaled(self, power: LlvmTerm) -> LlvmTerm:
         if self.scales:
