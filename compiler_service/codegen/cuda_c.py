@@ -15,12 +15,12 @@ _TYPES = {
 }  # fmt: skip
 
 #: Words of C++ and of CUDA that C does not reserve.
-_RESERVED = frozenset(
+_RESERVED = (
     "alignas alignof and and_eq bitand bitor catch char16_t char32_t char8_t co_await co_return co_yield compl concept "
     "const_cast consteval constexpr constinit decltype delete dynamic_cast explicit export friend mutable noexcept not "
     "not_eq nullptr or or_eq private protected public reinterpret_cast requires signed static_assert static_cast "
     "thread_local throw try typeid typename using virtual wchar_t xor xor_eq warpSize dim3 assert errno memcpy memset "
-    "signbit HUGE_VAL HUGE_VALF stdin stdout stderr".split()
+    "signbit HUGE_VAL HUGE_VALF stdin stdout stderr"
 )
 
 #: Helpers of any type, by the name that uses of them contain.
@@ -76,7 +76,7 @@ CUDA_C = Dialect(
 __device__ inline float cf_half_to_float(unsigned short x) { return __half2float(__ushort_as_half(x)); }
 __device__ inline unsigned short cf_float_to_half(float x) { return __half_as_ushort(__float2half_rn(x)); }
 """,
-    reserved=C_RESERVED | _RESERVED,
+    reserved=C_RESERVED | frozenset(_RESERVED.split()),
 )
 
 

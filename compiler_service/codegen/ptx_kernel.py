@@ -201,7 +201,9 @@ class KernelEmitter(StatementEmitter):
         if isinstance(node, IntImm):
             return int_constant("int32", (node.value + (1 << 31)) % (1 << 32) - (1 << 31))
         if isinstance(node, Binary) and dt.is_signed(node.dtype):
-            inside = dt.bits(node.dtype) <= 32 or all(_INT32.covers(self.analyzer.bounds(n)) for n in (node, node.a, node.b))
+            inside = dt.bits(node.dtype) <= 32 or all(
+                _INT32.covers(self.analyzer.bounds(n)) for n in (node, node.a, node.b)
+            )
             if node.op in ("add", "sub", "mul"):
                 a, b = self.index(node.a), self.index(node.b)
                 return self.b.value("int32", f"{node.op} {'nsw ' if inside else ''}{a.typed}, {b.text}")

@@ -29,6 +29,7 @@ from tests.compiler.native import aligned
 from tests.compiler.ptx_as_cpp import translate
 
 HEADERS = Path(__file__).parent / "emulated_gpu"
+_FLAGS = ("-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-w", "-shared", "-fPIC")
 Array = np.ndarray[Any, Any]
 
 
@@ -67,10 +68,9 @@ class GpuOnCpu:
         with tempfile.TemporaryDirectory() as folder:
             path, library = Path(folder, "kernels.cpp"), Path(folder, "kernels.so")
             path.write_text(source)
-            flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-fwrapv", "-w", "-shared", "-fPIC"]
-            command = [tool("g++"), *flags, f"-I{HEADERS}", str(path), "-o", str(library)]
+            command = [tool("g++"), *_FLAGS, f"-I{HEADERS}", str(path), "-o", str(library)]
             compiled = subprocess.run(command, capture_output=True, text=True)
-            assert compiled.returncode == 0, f"{compiled.stderr}\n{source}"
+            assert compiled.returncode == 0, compiled.stderr
             self.library = ctypes.CDLL(str(library))
 
     def __call__(self, name: str, *args: Any) -> None:

@@ -16,20 +16,23 @@ _TYPES = {
 _TYPE = r"(?:[bus](?:8|16|32|64)|f(?:16|32|64)|pred)"
 _REGISTER = re.compile(r"%(rs|rd|r|p)(\d+)$")
 _SPECIAL = {"tid": "thread_index", "ctaid": "block_index", "ntid": "block_size", "nctaid": "grid_size"}
-_GLOBAL = re.compile(
-    r"^\.(?:visible )?\.?global \.align (\d+) \.b8 ([\w$]+)\[(\d+)\] = \{([^}]*)\};$", re.MULTILINE
-)
+_GLOBAL = re.compile(r"^\.(?:visible )?\.?global \.align (\d+) \.b8 ([\w$]+)\[(\d+)\] = \{([^}]*)\};$", re.MULTILINE)
 _FUNCTION = re.compile(
-    r"^(?:\.visible )?\.(entry|func) *(?:\(([^)]*)\))? *([\w$]+)\(([^)]*)\)([^{};]*)(\{.*?^\}|;)", re.MULTILINE | re.DOTALL
+    r"^(?:\.visible )?\.(entry|func) *(?:\(([^)]*)\))? *([\w$]+)\(([^)]*)\)([^{};]*)(\{.*?^\}|;)",
+    re.MULTILINE | re.DOTALL,
 )
+#: How LLVM takes half of a register: the other one goes to a register of this statement alone.
+_UNUSED_HALF = re.compile(r"^\{ \.reg \.b16 (tmp); mov\.b32 \{([^}]*)\}, (%r\d+); \}$")
 #: Opcode, without rounding and type, → function of ``ptx.h``; all operands and the result are of the type.
 _PLAIN = {
-    "add": "add", "sub": "sub", "mul": "mul", "mul.lo": "mul", "mul.hi": "mul_hi", "div": "div", "rem": "rem",
+    "add": "add", "sub": "sub", "mul": "mul", "mul.lo": "mul", "mul.hi": "mul_hi", "div": "quotient", "rem": "rest",
     "min": "minimum", "max": "maximum", "and": "bit_and", "or": "bit_or", "xor": "bit_xor", "not": "bit_not",
     "abs": "magnitude", "neg": "negated", "fma": "fused", "mad.lo": "mad", "sqrt": "root", "rcp": "inverse",
     "copysign": "with_sign", "prmt": "permute", "bfe": "extract", "mov": "same", "shf.l.wrap": "funnel",
 }  # fmt: skip
-_COMPARISONS = "eq ne lt le gt ge equ neu ltu leu gtu geu num nan lo ls hi hs".split()
+_COMPARISONS = (
+    "eq", "ne", "lt", "le", "gt", "ge", "equ", "neu", "ltu", "leu", "gtu", "geu", "num", "nan", "lo", "ls", "hi", "hs",
+)  # fmt: skip
 
 
 def translate(ptx: str) -> str:
@@ -68,7 +71,8 @@ def _body(text: str) -> str:
     lines: list[str] = []
     pending = ""
     for line in text.splitlines():
-        pending = f"{pending} {line.strip()}".strip()
+        pending = f"{pending} {' '.join(line.split())}".strip()
+        pending = _UNUSED_HALF.sub(lambda m: f"mov.b32 {{{m[2]}}}, {m[3]};".replace(m[1], "_"), pending)
         if pending in ("{", "}") or pending.endswith((";", ":")):
             lines.append(_statement(pending))
             pending = ""
@@ -91,8 +95,8 @@ def _statement(text: str) -> str:
         condition, text = text[1:].split(None, 1)
         negated = condition.startswith("!")
         guard = f"if ({'!' if negated else ''}{_operand(condition.removeprefix('!'), 'pred')}) "
-    opcode, _, rest = text.partition(" " if " " in text else "\t")
-    return f"{guard}{{ {_instruction(opcode.strip(), _operands(rest.replace(chr(9), ' ').strip()))} }}"
+    opcode, _, rest = text.partition(" ")
+    return f"{guard}{{ {_instruction(opcode, _operands(rest))} }}"
 
 
 def _declaration(text: str) -> str:
@@ -152,6 +156,9 @@ def _instruction(opcode: str, operands: list[str]) -> str:
         return _put(operands[0], value + more, wide)
     if base.startswith("cvta"):
         return _put(operands[0], _operand(operands[1], "u64"), "u64")
+    if opcode == "cvt.rn.f16x2.f32":
+        high, low = (f"(uint32_t)as<uint16_t>((half){_operand(o, 'f32')})" for o in operands[1:])
+        return _put(operands[0], f"{high} << 16 | {low}", "b32")
     if base.startswith("cvt"):
         target, source = types
         rounding = base.split(".")[1] if "." in base else "plain"

@@ -72,7 +72,10 @@ WITHOUT_LIBM: Mapping[str, VectorFunction] = MappingProxyType(
             name: VectorFunction(getattr(without_libm, name), 1, 0.51)
             for name in ("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")
         },
-        **{name: VectorFunction(getattr(without_libm, name), 2, 0.51) for name in ("atan2", "hypot", "fmod", "nextafter")},
+        **{
+            name: VectorFunction(getattr(without_libm, name), 2, 0.51)
+            for name in ("atan2", "hypot", "fmod", "nextafter")
+        },
     }
 )
 

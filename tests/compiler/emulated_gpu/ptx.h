@@ -41,8 +41,8 @@ template <typename T> static inline T sub(T a, T b) { return (T)(a - b); }
 template <typename T> static inline T mul(T a, T b) { return (T)(a * b); }
 static inline uint16_t mul(uint16_t a, uint16_t b) { return (uint16_t)((uint32_t)a * b); }
 template <typename T> static inline T mad(T a, T b, T c) { return (T)(mul(a, b) + c); }
-template <typename T> static inline T div(T a, T b) { return (T)(a / b); }
-template <typename T> static inline T rem(T a, T b) { return (T)(a % b); }
+template <typename T> static inline T quotient(T a, T b) { return (T)(a / b); }
+template <typename T> static inline T rest(T a, T b) { return (T)(a % b); }
 template <typename T> static inline T bit_and(T a, T b) { return (T)(a & b); }
 template <typename T> static inline T bit_or(T a, T b) { return (T)(a | b); }
 template <typename T> static inline T bit_xor(T a, T b) { return (T)(a ^ b); }
