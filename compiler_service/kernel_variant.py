@@ -58,8 +58,8 @@ def _vulkan(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
 
 
 def _cuda(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
+    sm = ptx.architecture_for(int(str(target.attributes["sm"])))
     source = cuda_c.emit_module(kernels)
-    sm = int(str(target.attributes["sm"]))
     module = ptx.emit_module(kernels, sm)
     sources = {"kernels.cu": source, "kernels.ll": module.llvm_ir, "kernels.ptx": module.text}
     return DeviceCode(module.text.encode(), sources, (), str(sm), {"llvm": llvm_version()})

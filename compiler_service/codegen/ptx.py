@@ -46,30 +46,35 @@ def known_architectures() -> tuple[int, ...]:
     return tuple(sorted(_PTX_VERSIONS))
 
 
-def machine_of(sm: int) -> Machine:
-    """What LLVM is told of a GPU. Raises UnsupportedTarget for a compute capability that it does not know."""
-    if sm not in _PTX_VERSIONS:
-        older = [known for known in known_architectures() if known < sm]
-        hint = (
-            f"build for sm={older[-1]}: its code runs on newer GPUs"
-            if older
-            else f"the least is sm={known_architectures()[0]}"
-        )
+def architecture_for(sm: int) -> int:
+    """What to build for a GPU of that compute capability: it, or the next one below that LLVM knows.
+
+    Raises:
+        UnsupportedTarget: it is older than all of them.
+    """
+    older = [known for known in known_architectures() if known <= sm]
+    if not older:
         raise UnsupportedTarget(
-            f"there is no code generator for compute capability {sm}",
-            hint=f"{hint}; known are: {', '.join(map(str, known_architectures()))}",
+            f"there is no code generator for compute capability {sm}: the least is {known_architectures()[0]}",
+            hint="use the GPU through OpenCL",
         )
+    return older[-1]
+
+
+def _machine(sm: int) -> Machine:
     return Machine("nvptx64-nvidia-cuda", f"sm_{sm}", f"+ptx{_PTX_VERSIONS[sm]}", f"sm_{sm}", _OPT_LEVEL)
 
 
 def emit_module(kernels: Sequence[Kernel], sm: int) -> PtxModule:
     """PTX of all kernels, one translation unit.
 
+    Args:
+        sm: one of ``known_architectures``.
+
     Raises:
         BuildFailed: an operation that the GPU does not have, or more shared memory than a kernel can declare.
-        UnsupportedTarget: an unknown compute capability.
     """
-    machine = machine_of(sm)
+    machine = _machine(sm)
     text = _llvm_ir(kernels, machine)
     return PtxModule(assembly(optimize(text, machine, vectorize=False), machine), text)
 
