@@ -41,6 +41,10 @@ test-fast: venv ## the tests that take less than ten seconds each and need no em
 test-schedules: venv ## SCHEDULES random sequences of schedule primitives for each of some programs
 	CROSSFARM_TEST_SCHEDULES=$(or $(SCHEDULES),2000) $(BIN)/pytest --timeout 0 tests/schedule/test_properties.py
 
+.PHONY: check-cuda
+check-cuda: ## on a machine with an NVIDIA GPU: conformance of CUDA devices, then benchmarks; downloads nothing
+	$(PYTHON) tools/check_cuda.py $(CHECK_CUDA_ARGS)
+
 .PHONY: lint
 lint: venv ## formatter, linter, type checker, import floors
 	$(BIN)/ruff check .

@@ -106,7 +106,7 @@ def optimize(text: str, machine: Machine, *, vectorize: bool = True) -> llvm.Mod
     """Parses, checks and optimizes LLVM IR for the machine. Raises BuildFailed with LLVM's message.
 
     Args:
-        vectorize: whether LLVM may make vectors of loops and neighbouring statements, at optimization level 2 and above.
+        vectorize: whether LLVM may make vectors of loops and neighbouring statements, at level 2 and above.
     """
     target_machine = _target_machine(machine)
     try:

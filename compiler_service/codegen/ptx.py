@@ -86,8 +86,8 @@ def _llvm_ir(kernels: Sequence[Kernel], machine: Machine) -> str:
     for kernel in kernels:
         if kernel.shared_bytes > MAX_SHARED_BYTES:
             raise BuildFailed(
-                f"kernel {kernel.name!r} shares {kernel.shared_bytes:,} bytes within a group; a CUDA kernel can declare "
-                f"{MAX_SHARED_BYTES:,}",
+                f"kernel {kernel.name!r} shares {kernel.shared_bytes:,} bytes within a group; a CUDA kernel can "
+                f"declare {MAX_SHARED_BYTES:,}",
                 hint="use smaller tiles",
             )
         emitter = KernelEmitter(kernel, metadata)

@@ -28,8 +28,8 @@ def call_of_device(e: Emitter, node: Call) -> Value | None:
     """
     if node.op in ("ret", "launch_kernel", "address_of"):
         raise BuildFailed(
-            f"kernel {e.function!r}: {node.op} cannot be made in PTX",
-            hint="a kernel's threads have no function to return from and no addresses to pass: write the guard as T.if",
+            f"kernel {e.function!r}: {node.op} cannot be a value in PTX",
+            hint="a kernel's threads have no addresses to pass, and return where it is a statement of its own",
         )
     if node.op in ("call_extern", "call_pure_extern"):
         return _extern(e, node)
@@ -60,7 +60,8 @@ def _extern(e: Emitter, node: Call) -> Value:
     plain = name[:-1] if name.endswith("f") and name != "erf" else name
     dtype = "float64" if plain == name else "float32"
     intrinsic = _EXTERN.get(plain, plain)
-    known = intrinsic in INTRINSICS and name in EXTERN_ALLOWED and len(node.args) - 1 == EXTERN_ALLOWED[name]
+    made = intrinsic in INTRINSICS or intrinsic in vector_math.WITHOUT_LIBM
+    known = made and name in EXTERN_ALLOWED and len(node.args) - 1 == EXTERN_ALLOWED[name]
     if not known:
         raise BuildFailed(
             f"kernel {e.function!r}: {node.op} of {name!r} cannot be made in PTX",

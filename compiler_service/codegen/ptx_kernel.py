@@ -20,7 +20,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Analyzer, Interval, const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, IntImm
-from crossfarm.ir.stmt import Allocate, BufferStore, For, Stmt
+from crossfarm.ir.stmt import Allocate, BufferStore, Evaluate, For, Stmt
 from crossfarm.ir.visitor import children, walk
 
 #: What CUDA's allocator and the agent promise of a tensor and of a place in the workspace, in bytes.
@@ -65,8 +65,7 @@ class KernelEmitter(StatementEmitter):
         self._share()
         for var, tag in self.kernel.threads.items():
             self.vars[var] = self._thread_index(tag, var.dtype)
-            last = min(self.kernel.last_index(tag), dt.int_range(var.dtype)[1])
-            self.analyzer.bind(var, Interval(0, int(last)))
+            self.analyzer.bind(var, Interval(0, min(self.kernel.last_index(tag), dt.int_range(var.dtype)[1])))
         self.statement(self.kernel.body)
         self.b.terminate("ret void")
         x, y, z = self.kernel.group
@@ -108,7 +107,7 @@ class KernelEmitter(StatementEmitter):
 
     def _thread_index(self, tag: str, dtype: str) -> Value:
         last = self.kernel.last_index(tag)
-        known = f"range(i32 0, {int(last) + 1}) " if last < (1 << 31) - 1 else ""
+        known = f"range(i32 0, {last + 1}) " if last < (1 << 31) - 1 else ""
         index = self.b.value("int32", f"call {known}i32 @llvm.nvvm.read.ptx.sreg.{_REGISTERS[tag]}()")
         return self.convert(index, dtype)
 
@@ -120,6 +119,13 @@ class KernelEmitter(StatementEmitter):
         self.pointers[buffer] = self.b.alloca(memory_type(buffer.dtype), max(1, elements(buffer)), _INNER_ALIGN)
         self.declare(buffer)
         self.statement(node.body)
+
+    def do_Evaluate(self, node: Evaluate) -> None:
+        if isinstance(node.value, Call) and node.value.op == "ret":
+            self.b.terminate("ret void")  # split_kernels saw to it that nobody waits for this thread
+            self.b.open(self.b.name("unreached"))
+        else:
+            super().do_Evaluate(node)
 
     def do_For(self, node: For) -> None:
         bounds = self.bounds(node)

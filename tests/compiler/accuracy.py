@@ -45,7 +45,10 @@ REFERENCES: dict[str, Callable[..., Array]] = {
     "cbrt": np.cbrt,
     "hypot": np.hypot,
     "fmod": np.fmod,
+    "nextafter": lambda x, y: np.nextafter(x.astype(np.float32), y.astype(np.float32)).astype(np.float64),
 }
+#: Functions of two arguments.
+OF_TWO = ("pow", "atan2", "hypot", "fmod", "nextafter")
 
 _SPECIAL = np.float32(
     [
@@ -57,7 +60,7 @@ _SPECIAL = np.float32(
 
 def functions(name: str) -> IRModule:
     """``scalar`` over n elements, one at a time; ``vector`` over 16, in one vector."""
-    inputs = ("float32",) * (2 if name == "pow" else 1)
+    inputs = ("float32",) * (2 if name in OF_TWO else 1)
 
     def make(*args: Any) -> Call:
         return Call(name, args, "float32")
@@ -66,9 +69,9 @@ def functions(name: str) -> IRModule:
 
 
 def samples(name: str, step: int) -> list[Array]:
-    """Every ``step``-th bit pattern of float32, and values where things change; for ``pow`` pairs of such."""
+    """Every ``step``-th bit pattern of float32, and values where things change; pairs of such for two arguments."""
     patterns = np.arange(0, 1 << 32, step, dtype=np.int64).astype(np.uint32).view(np.float32)
-    if name != "pow":
+    if name not in OF_TWO:
         return [np.concatenate([patterns, _SPECIAL])]
     rng = np.random.default_rng(5)
     bases = np.exp(rng.uniform(-20, 20, len(patterns))).astype(np.float32)

@@ -14,7 +14,15 @@ from functools import cache
 from types import MappingProxyType
 
 from compiler_service.codegen.llvm_text import Builder, Value, register_type
-from compiler_service.codegen.vector_math import exponential, hyperbolic, inverse, logarithm, power, trigonometric, without_libm
+from compiler_service.codegen.vector_math import (
+    exponential,
+    hyperbolic,
+    inverse,
+    logarithm,
+    power,
+    trigonometric,
+    without_libm,
+)
 from compiler_service.codegen.vector_math.llvm_term import LlvmTerm
 from crossfarm.ir import dtype as dt
 
@@ -68,14 +76,19 @@ FUNCTIONS: Mapping[str, VectorFunction] = MappingProxyType(
 #: For devices that have no libm to call: what CPUs call it for.
 WITHOUT_LIBM: Mapping[str, VectorFunction] = MappingProxyType(
     {
-        **{
-            name: VectorFunction(getattr(without_libm, name), 1, 0.51)
-            for name in ("asin", "acos", "atan", "sinh", "cosh", "asinh", "acosh", "atanh")
-        },
-        **{
-            name: VectorFunction(getattr(without_libm, name), 2, 0.51)
-            for name in ("atan2", "hypot", "fmod", "nextafter")
-        },
+        "asin": VectorFunction(inverse.asin, 1, 2.5),
+        "acos": VectorFunction(inverse.acos, 1, 2.5),
+        "atan": VectorFunction(inverse.atan, 1, 2.0),
+        "atan2": VectorFunction(inverse.atan2, 2, 2.5),
+        "sinh": VectorFunction(hyperbolic.sinh, 1, 2.0),
+        "cosh": VectorFunction(hyperbolic.cosh, 1, 2.0),
+        "asinh": VectorFunction(hyperbolic.asinh, 1, 4.0),
+        "acosh": VectorFunction(hyperbolic.acosh, 1, 4.0),
+        "atanh": VectorFunction(hyperbolic.atanh, 1, 4.0),
+        "expm1": VectorFunction(hyperbolic.expm1, 1, 2.0),
+        "hypot": VectorFunction(without_libm.hypot, 2, 0.51),
+        "fmod": VectorFunction(without_libm.fmod, 2, 0.0),
+        "nextafter": VectorFunction(without_libm.nextafter, 2, 0.0),
     }
 )
 
