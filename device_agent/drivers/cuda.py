@@ -7,6 +7,7 @@ is pushed there: each piece of work pushes it and pops it again.
 
 from __future__ import annotations
 
+import itertools
 import os
 import platform
 import re
@@ -41,7 +42,7 @@ PROBE_APART = True
 FEATURES = ("float16", "float64", "int16", "int64", "int8", "storage16", "storage8")
 #: What is said of a compiler's log at most.
 _LOG_CHARACTERS = 4000
-#: Launches that wait on the device at most, twice. A full queue (of about a thousand) blocks the launching thread
+#: Half of the launches that wait on the device at most. A full queue (of about a thousand) blocks the launching thread
 #: within the driver, where it holds Python's lock and nobody could end a call that overruns its time.
 _IN_FLIGHT = 256
 #: What every GPU allows along y and z; along x it is what a launch plan allows.
@@ -195,6 +196,9 @@ class CudaDevice:
             self.context = device.make_context()
             try:
                 self.stream = cuda.Stream()
+                # made once: what is made in a call would have to end before its context is popped
+                self.marks = tuple(cuda.Event(cuda.event_flags.DISABLE_TIMING) for _ in range(2))
+                self.start, self.end = cuda.Event(), cuda.Event()
             finally:
                 cuda.Context.pop()
         except cuda.Error as failure:
@@ -372,33 +376,29 @@ class CudaCall:
 
     def repeat(self, number: int) -> None:
         device = self._device
-        cuda, stream = device.cuda, device.stream
-        code = 0
+        stream, marks = device.stream, itertools.cycle(device.marks)
         with device.working(f"running {self._name}"):
             self._clear_status()
-            before, left = None, _IN_FLIGHT
+            left = _IN_FLIGHT
             for _ in range(number):
                 for _, function, grid, group, arguments in self._launches:
                     # what pycuda's public calls end in, less their work of packing the arguments each time
                     function._launch_kernel(grid, group, arguments, 0, stream)
                     left -= 1
                     if not left:
-                        event = cuda.Event(cuda.event_flags.DISABLE_TIMING)
-                        event.record(stream)
-                        if before is not None:
-                            before.synchronize()
-                        before, left = event, _IN_FLIGHT
+                        mark, left = next(marks), _IN_FLIGHT
+                        mark.synchronize()  # with where it was before, if anywhere
+                        mark.record(stream)
             stream.synchronize()
             code = self._read_status()
         if code:
             raise self._failed(code)
 
     def kernel_times(self) -> dict[str, float]:
-        cuda, stream = self._device.cuda, self._device.stream
+        stream, start, end = self._device.stream, self._device.start, self._device.end
         found: dict[str, float] = {}
         with self._device.working(f"measuring the kernels of {self._name}"):
             self._clear_status()
-            start, end = cuda.Event(), cuda.Event()
             for name, function, grid, group, arguments in self._launches:
                 start.record(stream)
                 function._launch_kernel(grid, group, arguments, 0, stream)
