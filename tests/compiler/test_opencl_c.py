@@ -42,7 +42,7 @@ def test_a_kernel_reads_as_somebody_would_write_it() -> None:
     assert text_of(EXCHANGE) == textwrap.dedent("""\
         inline float cf_max_float32(float a, float b) { return a > b ? a : b; }
 
-        __kernel __attribute__((reqd_work_group_size(16, 1, 1))) void f_kernel(__global const float *restrict A, __global float *restrict B) {
+        __kernel __attribute__((reqd_work_group_size(16, 1, 1))) void f_kernel(__global const float *restrict A, __global float *B) {
           __local float S[16];
           const int block_x = get_group_id(0);
           const int thread_x = get_local_id(0);
