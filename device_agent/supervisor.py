@@ -275,7 +275,7 @@ class Supervisor:
 
     def _on_event(self, device: _Device, worker: WorkerProcess, event: Event) -> None:
         kind = event.get("event")
-        if kind == "ready" and worker is device.warm:
+        if kind == "ready" and worker is device.warm and not worker.retired:
             device.failures = 0
             if not device.healthy or device.checking:
                 device.healthy, device.checking = True, False
@@ -322,7 +322,7 @@ class Supervisor:
             )
             return
         device.lease = lease = _Lease(message)
-        if device.warm is not None and device.warm.address:
+        if device.warm is not None and device.warm.address and not device.warm.retired:
             self._bind(device, lease)
         else:
             self._warm_up(device)

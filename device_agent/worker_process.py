@@ -81,7 +81,7 @@ class WorkerProcess:
                 log.debug("worker %d is gone, %s not delivered", self.pid, name)
 
     def retire(self) -> None:
-        """Asks a worker that holds no lease to make room."""
+        """Asks a worker that holds no lease to make room; it may still become ready, and ends then."""
         self.retired = True
         self.command("end")
 
