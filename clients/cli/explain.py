@@ -139,7 +139,8 @@ def _print_summary(
         change = "" if step.script != before else "  (no change)"
         out.line(f"  {step.number:2} {step.name}: {len(step.script.splitlines())} lines{change}")
         before = step.script
-    out.note("the module after a step: --step NAME; LLVM IR: --llvm; assembly: --assembly")
+    more = "LLVM IR: --llvm; assembly: --assembly" if found.target.kind == "llvm" else "kernels: crossfarm inspect"
+    out.note(f"the module after a step: --step NAME; {more}")
 
 
 def _choice_lines(choice: RuleChoice) -> list[str]:
@@ -154,9 +155,14 @@ def _estimate_lines(found: Explanation, name: str, sizes: dict[str, int]) -> lis
     except ArgumentError as missing:
         return [f"none: {missing.message} ({missing.hint})"]
     program, code, core = counted.program, counted.code, counted.core
-    return [
+    work = (
         f"operations {quantity(program.operations)}, at least {quantity(program.read)}B read and "
-        f"{quantity(program.written)}B written: {program.intensity:.3g} operations a byte",
+        f"{quantity(program.written)}B written: {program.intensity:.3g} operations a byte"
+    )
+    if code is None:
+        return [work]
+    return [
+        work,
         f"instructions on {core.vector_bytes * 8}-bit vectors: {quantity(code.arithmetic)} arithmetic, "
         f"{quantity(code.loads)} loads, {quantity(code.stores)} stores",
         f"at most {100 * counted.share_of_peak:.0f} % of a core's peak of {core.peak()} float32 operations a cycle, "
@@ -215,11 +221,16 @@ def _estimate_document(found: Explanation, name: str, sizes: dict[str, int]) -> 
     except ArgumentError:
         return None
     program, code = counted.program, counted.code
-    return {
+    work = {
         "operations": program.operations,
         "bytes_read": program.read,
         "bytes_written": program.written,
         "operations_per_byte": program.intensity if math.isfinite(program.intensity) else None,
+    }
+    if code is None:
+        return work
+    return {
+        **work,
         "arithmetic_instructions": code.arithmetic,
         "load_instructions": code.loads,
         "store_instructions": code.stores,

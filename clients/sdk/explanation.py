@@ -65,22 +65,26 @@ class FunctionEstimate:
     """Static counts of a function, see ``crossfarm.ir.estimate``.
 
     Attributes:
-        program: of the function as it was written; code: of the lowered form that code was generated from.
+        program: of the function as it was written.
+        code: of the lowered form that code was generated from; None where that is kernels, whose instructions depend on
+            the device.
         core: of the target.
     """
 
     program: Estimate
-    code: Estimate
+    code: Estimate | None
     core: Core
 
     @property
     def share_of_peak(self) -> float:
         """Of one core's arithmetic peak, at most, 0 to 1."""
+        assert self.code is not None, "there is no core to speak of"
         return self.code.share_of_peak(self.core, work=self.program)
 
     @property
     def bound(self) -> str:
         """What takes longest: arithmetic, loads, stores or memory."""
+        assert self.code is not None, "there is no core to speak of"
         cycles = self.code.cycles(self.core)
         return max(cycles, key=cycles.__getitem__)
 
@@ -181,8 +185,10 @@ class Explanation:
 
     def estimate(self, function: str, sizes: Mapping[str, int] | None = None) -> FunctionEstimate:
         """Counts a function. Raises NoSuchFunction, and ArgumentError for a size that is not given."""
-        lowered = self.steps[-1].module if self.steps else self.program
         program = estimate(self.program[function], self.core, sizes)
+        if self.target.kind != "llvm":
+            return FunctionEstimate(program, None, self.core)
+        lowered = self.steps[-1].module if self.steps else self.program
         return FunctionEstimate(program, estimate(lowered[function], self.core, sizes), self.core)
 
 

@@ -227,6 +227,7 @@ def test_each_nest_is_a_kernel_and_what_lies_between_is_in_global_memory() -> No
             B[i] = X[63 - i]
 """
     assert result.script().split("class Module:\n", 1)[1].strip() == expected.strip()
+    assert explain_difference(parse(result.script()), result) is None
 
 
 def test_all_loops_over_a_tag_become_one_index_and_shorter_ones_are_guarded() -> None:

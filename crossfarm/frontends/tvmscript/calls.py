@@ -296,6 +296,16 @@ def _sync(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     return ops.call_intrin("storage_sync", StringImm(args.string(ctx, items[0], f"the scope of T.{name}")))
 
 
+def _launch(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
+    """What the host's part of a module that was split for a device does; programs do not write it."""
+    if not node.args or node.keywords:
+        raise ctx.source.error(
+            node, "T.launch_kernel takes a kernel's name and its arguments", construct="T.launch_kernel"
+        )
+    kernel = args.string(ctx, node.args[0], "the kernel of T.launch_kernel")
+    return ops.call_intrin("launch_kernel", StringImm(kernel), *(args.expr(ctx, a) for a in node.args[1:]))
+
+
 def _intrinsic(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     row = BY_SCRIPT[name]
     keywords = {k.arg: k.value for k in node.keywords}
@@ -330,5 +340,6 @@ _HANDLERS: dict[str, Callable[[FunctionContext, ast.Call, str], Value]] = {
     "reinterpret": _reinterpret,
     "tvm_storage_sync": _sync,
     "storage_sync": _sync,
+    "launch_kernel": _launch,
 }
 assert all(row.name in INTRINSICS for row in BY_SCRIPT.values())
