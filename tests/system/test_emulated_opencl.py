@@ -1,7 +1,7 @@
 """OpenCL on an aarch64 agent: the nearest to a phone that runs here. The driver (PoCL) is emulated with its compiler.
 
-Each program that a process loads costs its compiler a second or two of processor time, and the first one five, so these
-are a few programs, each of which has something of its own: what they share is tested on this machine's OpenCL devices.
+Each program costs its compiler 2 to 5 s of processor time, and a process' first one 5 s more, so these are a few, each
+of which has something of its own: what they share is tested on this machine's OpenCL devices.
 """
 
 from __future__ import annotations
@@ -14,17 +14,18 @@ import numpy as np
 import pytest
 
 import crossfarm as cf
-from clients.sdk import Device, Farm
+from clients.sdk import Farm
 from tests.conftest import CORPUS
 from tests.system.emulated import emulated_farm
 from tests.system.test_corpus import CASES, arguments_of
 
 pytestmark = [pytest.mark.emulated, pytest.mark.slow, pytest.mark.timeout(300)]
 
-#: Tiles in shared memory, a sum over threads, depthwise windows, symbolic sizes, hand-written barriers, storage of
-#: float16 on a device that does not compute in it, and indices.
+#: A default schedule's tiles, sums that threads share, depthwise windows, symbolic sizes, loops bound to threads in the
+#: text, storage of float16 on a device that does not compute in it, and two kernels for one function. Not
+#: gpu_matmul_shared: its unrolled loop alone keeps the emulated compiler busy for 16 s.
 PROGRAMS = (
-    "matmul_2d", "softmax_last", "conv2d_depthwise", "dyn_softmax", "gpu_matmul_shared", "cast_f32_f16", "argmax_axis1",
+    "matmul_2d", "softmax_last", "conv2d_depthwise", "dyn_softmax", "gpu_add_bind", "cast_f32_f16", "argmax_axis1",
 )  # fmt: skip
 #: An agent asks PoCL for its device and opens it before it is ready.
 START_SECONDS = 150
@@ -33,19 +34,9 @@ RETURN_SECONDS = 120
 #: Loading includes the emulated compiler's work, and so does a kernel's first run for a size of its groups.
 CALL_SECONDS = 240
 #: What an endless kernel gets.
-ENDLESS_SECONDS = 5.0
+ENDLESS_SECONDS = 2.0
 
-ADD = """
-@I.ir_module
-class Module:
-    @T.prim_func
-    def main(A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32")):
-        for i in range(64):
-            with T.block("B"):
-                vi = T.axis.spatial(64, i)
-                B[vi] = A[vi] + T.float32(1)
-"""
-
+#: Endless where the first number is below one.
 ENDLESS = """
 @I.ir_module
 class Module:
@@ -71,11 +62,6 @@ def lease(farm: Farm) -> Any:
     return farm.acquire("kind=opencl,arch=aarch64", timeout=RETURN_SECONDS, call_timeout=CALL_SECONDS)
 
 
-def assert_works(device: Device, farm: Farm) -> None:
-    function = device.load(farm.build(cf.parse(ADD), target=device.target))["main"]
-    assert np.array_equal(function(np.ones(64, np.float32)), np.full(64, 2, np.float32))
-
-
 def test_the_agent_offers_its_processor_and_its_opencl_device(farm: Farm) -> None:
     offered = {d.attributes["kind"]: d for d in farm.devices("agent=emulated")}
     assert set(offered) == {"cpu", "opencl"}
@@ -84,37 +70,36 @@ def test_the_agent_offers_its_processor_and_its_opencl_device(farm: Farm) -> Non
 
 
 @pytest.mark.usefixtures("corpus")
-def test_the_corpus_gives_its_stored_outputs_there(farm: Farm) -> None:
+def test_programs_give_their_stored_outputs_there_and_their_kernels_are_timed(farm: Farm) -> None:
     """In one lease, so that the compiler's first start is paid once."""
     with lease(farm) as device:
         assert device.target.kind == "opencl"
         for case in (case for case in CASES if case["name"] in PROGRAMS):
             inputs, expected = arguments_of(case, CORPUS)
             built = farm.build(cf.load(CORPUS / f"{case['name']}.py"), target=device.target)
-            result = device.load(built)[case["func"]](*inputs)
+            function = device.load(built)[case["func"]]
+            result = function(*inputs)
             for got, want in zip(result if isinstance(result, tuple) else (result,), expected, strict=True):
                 assert got.dtype == want.dtype, case["name"]
                 np.testing.assert_allclose(
                     got, want, rtol=case["rtol"], atol=case["atol"], equal_nan=True, err_msg=case["name"]
                 )
-
-
-def test_kernels_are_timed_there_by_the_driver(farm: Farm) -> None:
-    with lease(farm) as device:
-        function = device.load(farm.build(cf.parse(ADD), target=device.target))["main"]
-        measured = function.benchmark(np.ones(64, np.float32), warmup=1, repeat=2, min_repeat_ms=1)
-        assert len(measured.samples) == 2
-        assert measured.kernels
-        assert all(seconds > 0 for seconds in measured.kernels.values())
+        kernels = function.benchmark(*inputs, warmup=1, repeat=2, min_repeat_ms=1).kernels
+        assert kernels
+        assert all(seconds > 0 for seconds in kernels.values())
 
 
 def test_an_endless_kernel_ends_with_its_lease_and_the_device_comes_back(farm: Farm) -> None:
+    a, b = np.full(64, 2, np.float32), np.zeros(64, np.float32)
     with lease(farm) as device:
-        assert_works(device, farm)  # the compiler has started: the limit below is the kernel's
         function = device.load(farm.build(cf.parse(ENDLESS), target=device.target))["main"]
+        function(a, b)  # ends at once, and the limit below is the kernel's alone: it is compiled
+        assert b[0] == 2
         started = time.monotonic()
         with pytest.raises(cf.Timeout, match="ran longer than its limit"):
-            function(np.zeros(64, np.float32), np.zeros(64, np.float32), timeout=ENDLESS_SECONDS)
-        assert time.monotonic() - started < ENDLESS_SECONDS + 60
+            function(np.zeros(64, np.float32), b, timeout=ENDLESS_SECONDS)
+        assert time.monotonic() - started < ENDLESS_SECONDS + 30
     with lease(farm) as device:
-        assert_works(device, farm)
+        function = device.load(farm.build(cf.parse(ENDLESS), target=device.target))["main"]
+        function(a, b)
+        assert b[0] == 2
