@@ -90,7 +90,7 @@ system-packages: ## Debian's packages that tests need: OpenCL and Vulkan on the 
 	fi
 
 .PHONY: arm64-root
-arm64-root: venv system-packages ## .roots/arm64: Debian's arm64 Python and OpenCL driver, aarch64 wheels: an emulated agent's
+arm64-root: venv system-packages ## .roots/arm64: Debian's arm64 Python, PoCL and aarch64 wheels, for an emulated agent
 	@$(BIN)/python tools/arm64_root.py make
 
 .PHONY: peers
