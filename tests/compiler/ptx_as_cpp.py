@@ -88,6 +88,8 @@ def _statement(text: str) -> str:
     if text.endswith(":"):
         return f"{_label(text[:-1])}:;"
     text = text.removesuffix(";").strip()
+    if text.startswith(".pragma"):
+        return ";"
     if text.startswith("."):
         return _declaration(text)
     guard = ""

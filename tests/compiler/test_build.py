@@ -98,7 +98,7 @@ def test_an_unknown_optimization_level_is_refused() -> None:
 
 def test_a_target_without_code_generation_is_refused() -> None:
     with pytest.raises(UnsupportedTarget, match="cannot build for it yet"):
-        build_variant(function(COPY), Target("cuda"), OPTIONS)
+        build_variant(function(COPY), Target("x86_64-apple-darwin"), OPTIONS)
 
 
 def test_a_private_function_is_no_entry_point() -> None:

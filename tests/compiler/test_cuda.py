@@ -163,6 +163,24 @@ def test_a_failure_on_the_device_has_its_message() -> None:
             kernels("f", a, b)
 
 
+@pytest.mark.parametrize("n", [3, 32, 0, -5])
+def test_a_scalar_argument_may_size_a_temporary(n: int) -> None:
+    body = """
+        X = T.alloc_buffer((n * 2,), "float32")
+        for i in range(n * 2):
+            X[i] = A[i]
+        for i in range(n * 2):
+            B[i] = X[n * 2 - 1 - i]
+    """
+    a = np.arange(64, dtype=np.float32)
+    expected = np.zeros(64, np.float32)
+    expected[: max(0, 2 * n)] = a[: max(0, 2 * n)][::-1]
+    for form in FORMS:
+        b = np.zeros(64, np.float32)
+        GpuOnCpu(parse(source(f"{A_B}, n: T.int32", body)), form)("f", a, b, n)
+        np.testing.assert_array_equal(b, expected)
+
+
 def test_a_function_of_one_thread_may_return_early() -> None:
     text = "for i in range(64):\n    if A[i] > T.float32(5):\n        T.evaluate(T.ret(0))\n    B[i] = A[i]"
     for form in FORMS:

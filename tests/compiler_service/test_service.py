@@ -226,7 +226,11 @@ def _ill_formed() -> IRModule:
     [
         (BuildRequest(module=b"nonsense", targets=[Target("llvm").to_proto()]), InvalidModule, "not a crossfarm file"),
         (BuildRequest(module=dumps(add(1.0))), InvalidTarget, "needs 1 to 16 targets"),
-        (BuildRequest(module=dumps(add(1.0)), targets=[Target("cuda").to_proto()]), UnsupportedTarget, "cannot build"),
+        (
+            BuildRequest(module=dumps(add(1.0)), targets=[Target("x86_64-apple-darwin").to_proto()]),
+            UnsupportedTarget,
+            "cannot build",
+        ),
         (
             BuildRequest(module=dumps(add(1.0)), targets=[Target("llvm").to_proto()], artifact_version=7),
             UserError,
@@ -248,7 +252,7 @@ def _ill_formed() -> IRModule:
         (BuildRequest(module=b"x" * ((15 << 20) + 1), targets=[Target("llvm").to_proto()]), LimitExceeded, "bytes"),
         (BuildRequest(module=b"x" * (17 << 20), targets=[Target("llvm").to_proto()]), LimitExceeded, ""),
     ],
-    ids=["nonsense", "no-target", "cuda", "artifact-version", "api-version", "ill-formed", "level", "large", "huge"],
+    ids=["nonsense", "no-target", "target", "artifact-version", "api-version", "ill-formed", "level", "large", "huge"],
 )
 def test_a_request_that_cannot_be_met_is_refused_with_the_reason(
     service: Service, request_: BuildRequest, error: type[Error], message: str
