@@ -136,7 +136,7 @@ class VulkanDevice:
         return VulkanProgram(self, Pipelines(self.queue, artifact.code(variant), variant.kernels), variant)
 
     def synchronize(self) -> None:
-        self.queue.wait()
+        """Calls return when they are done."""
 
     def close(self) -> None:
         self._release_workspace()

@@ -174,11 +174,6 @@ class Queue:
                 vk.vkResetFences(self.device, 1, self._fences)
                 times -= ahead
 
-    def wait(self) -> None:
-        """Returns when everything submitted is done."""
-        with translated("while it was waited for"):
-            self.vk.vkDeviceWaitIdle(self.device)
-
     def close(self) -> None:
         """Gives everything back. What was made with this queue is gone with it."""
         device, instance, self.device, self._instance = self.device, self._instance, None, None
