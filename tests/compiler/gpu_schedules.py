@@ -10,6 +10,7 @@ from compiler_service.pipeline import run_pipeline
 from compiler_service.schedules import choose_schedules
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import interpreter
+from crossfarm.ir.arith import const_int
 from crossfarm.ir.module import IRModule
 from crossfarm.target import Target
 from tests.compiler.native import Array
@@ -37,6 +38,11 @@ def kernels_of(module: IRModule, target: str, schedule: str = "") -> list[Kernel
         assert kernel.threads_per_group <= resolved.attributes["max_threads_per_group"], kernel.group
         assert kernel.shared_bytes <= resolved.attributes["shared_bytes"], kernel.shared
     return kernels
+
+
+def runs_on_several_threads(kernel: Kernel) -> bool:
+    """Whether it has more than one thread, or a number of groups that only the call knows."""
+    return kernel.threads_per_group > 1 or any(const_int(extent) != 1 for extent in kernel.grid)
 
 
 def check(program: Program, target: str, *calls: dict[str, int], seed: int = 0) -> dict[str, str]:

@@ -26,7 +26,17 @@ from crossfarm.ir.schedule.schedule import Schedule
 from crossfarm.target import Target
 from tests.compiler import image_programs as images
 from tests.compiler import tensor_programs as programs
-from tests.compiler.gpu_schedules import GPUS, ON_CPU, TINY, USUAL, assert_right, check, kernels_of, rules_of
+from tests.compiler.gpu_schedules import (
+    GPUS,
+    ON_CPU,
+    TINY,
+    USUAL,
+    assert_right,
+    check,
+    kernels_of,
+    rules_of,
+    runs_on_several_threads,
+)
 from tests.compiler.tensor_programs import Program
 from tests.compiler.test_corpus import BY_NAME, arguments_of
 from tests.compiler.test_default_schedules import HISTOGRAM, SCRIPTS, _filled, assert_schedule_is_sound
@@ -114,7 +124,7 @@ def test_all_kinds_of_programs_are_within_the_limits_of_larger_devices(name: str
     _, program, _ = MORE[name]
     assert_schedule_is_sound(program.module, target)
     kernels = kernels_of(program.module, target)
-    assert all(kernel.threads_per_group > 1 for kernel in kernels)
+    assert all(runs_on_several_threads(kernel) for kernel in kernels)
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES])
@@ -246,7 +256,7 @@ def test_the_corpus_scheduled_is_sound_and_within_limits(name: str, target: str)
     assert by_hand == (not rules)
     assert by_hand or "" not in rules.values()
     if not by_hand:
-        assert all(k.threads_per_group > 1 for k in kernels_of(module, target))
+        assert all(runs_on_several_threads(kernel) for kernel in kernels_of(module, target))
 
 
 @pytest.mark.usefixtures("corpus")
