@@ -7,7 +7,7 @@ import pytest
 from crossfarm.errors import ScheduleError
 from crossfarm.ir.schedule.references import BlockRef, LoopRef
 from crossfarm.ir.schedule.schedule import Schedule
-from tests.schedule.location_programs import holds, matmul
+from tests.schedule.location_programs import holds, matmul, program
 from tests.schedule.programs import schedule
 
 TILES = 4, 2
@@ -70,3 +70,75 @@ def test_groups_do_not_work_together() -> None:
     _, some = sch.split(sch.get_loops(copy)[-1], [None, 2])
     with pytest.raises(ScheduleError, match="they are not threads of one group"):
         sch.bind(some, "blockIdx.x")
+
+
+@pytest.mark.parametrize(
+    ("shape", "threads"), [((16, 18, 67), 32), ((2, 35, 9), 64), ((5, 3, 4, 35), 256), ((33, 2, 7), 8), ((3, 8, 9), 48)]
+)
+def test_axes_that_are_fused_and_split_by_threads_are_told_apart(shape: tuple[int, ...], threads: int) -> None:
+    loops, axes = (", ".join(f"{letter}{n}" for n in range(len(shape))) for letter in "iv")
+    sizes = ", ".join(map(str, shape))
+    text = program(
+        f'A: T.Buffer(({sizes}), "float32"), B: T.Buffer(({sizes}), "float32")',
+        f"""
+for {loops} in T.grid({sizes}):
+    with T.block("B"):
+        {axes} = T.axis.remap("{"S" * len(shape)}", [{loops}])
+        B[{axes}] = A[{axes}] + T.float32(1)
+""",
+    )
+    sch = schedule(text)
+    groups, thread = sch.split(sch.fuse(*sch.get_loops(sch.get_block("B"))), [None, threads])
+    sch.bind(groups, "blockIdx.x")
+    sch.bind(thread, "threadIdx.x")
+    holds(sch, text, compiled=False)
+
+
+def test_what_several_threads_store_is_refused_however_it_is_counted() -> None:
+    text = program(
+        'A: T.Buffer((64, 18), "float32"), B: T.Buffer((64, 18), "float32")',
+        """
+for i, j in T.grid(64, 18):
+    with T.block("B"):
+        v_i, v_j = T.axis.remap("SS", [i, j])
+        B[v_i // 2, v_j] = A[v_i, v_j]
+""",
+    )
+    sch = schedule(text)
+    groups, thread = sch.split(sch.fuse(*sch.get_loops(sch.get_block("B"))), [None, 32])
+    for loop in (groups, thread):
+        with pytest.raises(ScheduleError, match="several may touch one element of B"):
+            sch.bind(loop, "threadIdx.x")
+
+
+@pytest.mark.parametrize("steps", [72, 67])
+def test_partial_results_are_registers_though_some_steps_are_missing(steps: int) -> None:
+    text = program(
+        f'A: T.Buffer((5, {steps}), "float32"), B: T.Buffer((5,), "float32")',
+        f"""
+for i, k in T.grid(5, {steps}):
+    with T.block("B"):
+        v_i, v_k = T.axis.remap("SR", [i, k])
+        with T.init():
+            B[v_i] = T.float32(0)
+        B[v_i] = B[v_i] + A[v_i, v_k]
+""",
+    )
+    sch = schedule(text)
+    block = sch.get_block("B")
+    row, steps_ = sch.get_loops(block)
+    _, lane = sch.split(steps_, [None, 8])
+    partial = sch.rfactor(lane, 1)
+    sch.compute_at(partial, sch.get_loops(block)[0])
+    row, lane_, step = sch.get_loops(partial)
+    if sch.get(lane_).extent.value != 8:
+        lane_, step = step, lane_
+        sch.reorder(lane_, step)
+    copy = sch.cache_write(partial, 0, "local")
+    sch.reverse_compute_at(copy, lane_)
+    sch.set_scope(copy, 0, "shared")
+    start = sch.decompose_reduction(partial, step)
+    assert "T.where" not in str(sch.get(start).body)
+    sch.bind(lane_, "threadIdx.x")
+    sch.bind(row, "blockIdx.x")
+    holds(sch, text, compiled=False)
