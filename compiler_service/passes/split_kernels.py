@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from compiler_service.passes.insert_barriers import binds_threads, is_barrier
 from compiler_service.symbols import function_symbols
@@ -148,7 +148,8 @@ class _Split:
                 used.update(n for n in walk(expr) if isinstance(n, Var))
         loops = tuple(loop.var for loop in at.loops)
         scalars = tuple(v for v in (*self.symbols, *loops) if v in used)
-        params: tuple[Param, ...] = (*buffers, *scalars)
+        params, renamed = _renewed(buffers, scalars)
+        body = substitute(body, renamed)
         attrs = {k: v for k, v in self.func.attrs.items() if k == "tir.noalias"}
         self.kernels[name] = PrimFunc(params, body, {**attrs, KERNEL_OF: self.name}, private=True)
         arguments = (StringImm(name), *(_address(b) for b in buffers), *scalars)
@@ -345,6 +346,19 @@ class _Uniform:
 
 def _returns(code: Stmt) -> bool:
     return any(isinstance(n, Call) and n.op == "ret" for n in walk(code))
+
+
+def _renewed(buffers: tuple[Buffer, ...], scalars: tuple[Var, ...]) -> tuple[tuple[Param, ...], dict[Any, Any]]:
+    """Parameters of a kernel's own for what the host calls ``buffers`` and ``scalars``, and which is which."""
+    renamed: dict[Any, Any] = {var: Var(var.name, var.dtype) for var in scalars}
+    for buffer in buffers:
+        renamed[buffer] = replace(
+            buffer,
+            shape=tuple(substitute(e, renamed) for e in buffer.shape),
+            strides=tuple(substitute(e, renamed) for e in buffer.strides),
+            elem_offset=None if buffer.elem_offset is None else substitute(buffer.elem_offset, renamed),
+        )
+    return tuple(renamed[p] for p in (*buffers, *scalars)), renamed
 
 
 def _loads(expr: Expr) -> bool:
