@@ -267,8 +267,7 @@ class CudaDevice:
         return CudaProgram(self, functions, variant)
 
     def synchronize(self) -> None:
-        with self.working("waiting for its kernels"):
-            self.stream.synchronize()
+        """Calls return when they are done."""
 
     def close(self) -> None:
         with self.working("closing"):
