@@ -126,8 +126,9 @@ def _devices(sections: list[str], quick: bool, scratch: Path, busy: float) -> tu
     """Devices that run kernels: launches beside bare ones, kernels beside those written by hand."""
     tables: list[Table] = []
     log, effort, threads = scratch / "devices.log", CodeEffort.of(quick=quick), os.cpu_count() or 1
+    offered = ",".join(["cpu", *devices.KINDS])  # no agent starts without a device, and a CPU is always there
     with (
-        connect("embedded", embedded_devices=",".join(devices.KINDS)) as farm,
+        connect("embedded", embedded_devices=offered) as farm,
         devices.device_bench(farm, scratch=scratch, log=log, effort=effort, threads=threads) as bench,
     ):
         for name in sections:
