@@ -14,7 +14,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, IntImm, StringImm, Var
-from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.function import Param, PrimFunc
 from crossfarm.ir.stmt import Allocate, Evaluate, For, SeqStmt, Stmt
 from crossfarm.ir.visitor import substitute, walk
 from crossfarm.wire.v1 import artifact_pb2 as pb
@@ -120,10 +120,16 @@ class _Planner:
         assert isinstance(name, StringImm)
         kernel = self.kernels[name.value]
         what = f"the grid of kernel {kernel.name!r}"
-        grid = [index_expr(_whole(substitute(g, dict(loops))), self.symbols, what) for g in kernel.grid]
+        given = dict(zip(kernel.params, call.args[1:]))  # what the kernel calls a size, in the function's words
+        grid = [index_expr(_whole(self._size(g, given, loops)), self.symbols, what) for g in kernel.grid]
         self.plan.launches.append(
             pb.Launch(kernel=kernel.name, grid=grid, arguments=[self._argument(a, loops) for a in call.args[1:]])
         )
+
+    def _size(self, extent: Expr, given: Mapping[Param, Expr], loops: Mapping[Var, Expr]) -> Expr:
+        """An expression of a kernel's scalars in the function's symbols."""
+        scalars = {param: value for param, value in given.items() if isinstance(param, Var)}
+        return substitute(substitute(extent, scalars), dict(loops))
 
     def _argument(self, expr: Expr, loops: Mapping[Var, Expr]) -> pb.KernelArgument:
         if isinstance(expr, Call) and isinstance(expr.args[0], BufferLoad):

@@ -122,7 +122,7 @@ def test_a_dll_is_the_same_bytes_whoever_compiled_its_parts(tmp_path: Path, monk
         for kept in (runtime_object, support_objects):
             kept.cache_clear()
         options = compiler_pb2.BuildOptions(schedule="none")
-        libraries.append(build_variant(parse(FLOATS), Target("windows-x86-64"), options).library)
+        libraries.append(build_variant(parse(FLOATS), Target("windows-x86-64"), options).code)
     assert len(list((tmp_path / "runtime").iterdir())) == 2
     assert libraries[0] == libraries[1]
     assert b"crossfarm_norms\0" in libraries[0]
@@ -138,6 +138,6 @@ def test_a_missing_emulator_is_a_failure_in_ci(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_function_that_nothing_links_against_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("compiler_service.build.support_objects", lambda arch, system: ())
+    monkeypatch.setattr("compiler_service.native_variant.support_objects", lambda arch, system: ())
     with pytest.raises(BuildFailed, match=r"undefined symbol: __aeabi_u?ldivmod"):
         build_variant(parse(DIVIDE.format(dtype="int64")), Target("armv7-linux-generic"), OPTIONS)
