@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import Affine, Analyzer, Interval, affine, const_int
+from crossfarm.ir.arith import Affine, Analyzer, affine, const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, Let, Var
 from crossfarm.ir.schedule.iter_map import IterMap
@@ -21,6 +21,10 @@ from crossfarm.ir.visitor import Visitor, children, walk
 Ends = tuple[Affine, Affine]
 #: One entry a dimension; None where the ends cannot be told.
 Box = tuple[Ends | None, ...]
+
+
+#: A box that is wider than this is none that anybody allocates.
+_WIDEST = 1 << 32
 
 
 class Opaque(Exception):
@@ -78,7 +82,10 @@ def _reach(form: Affine, loops: Sequence[For]) -> Ends | None:
             for loop in loops:
                 analyzer.bind_loop(loop.var, loop.min, loop.extent)
         within = analyzer.bounds(atom)
-        if within == Interval.of(atom.dtype):
+        # what depends on other variables too moves with them, and has no ends here but for those of a remainder
+        remainder = isinstance(atom, Binary) and atom.op == "floormod" and const_int(atom.b) is not None
+        alone = all(n in inner for n in walk(atom) if isinstance(n, Var))
+        if not (alone or remainder) or within.high - within.low > _WIDEST:
             return relax((form, form), loops)
         least, most = (within.low, within.high) if coefficient > 0 else (within.high, within.low)
         for ends, value in ((low, least), (high, most)):

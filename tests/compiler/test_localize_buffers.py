@@ -110,3 +110,17 @@ def test_a_buffer_used_by_one_of_several_loops_moves_into_that_one() -> None:
     """
     same_result(whole)
     assert 'X = T.allocate([1], "float32"' in localized(whole).script()
+
+
+@pytest.mark.parametrize("kind", ["T.parallel", "range"])
+def test_a_place_that_moves_with_the_loop_around_has_no_ends_of_its_own(kind: str) -> None:
+    """``(t * 16 + i) // 2`` can be told only where ``t`` can: what may be anything is no box to allocate."""
+    body = f"""
+        X = T.alloc_buffer((32,), "float32")
+        for t in {kind}(4):
+            for i in range(16):
+                X[(t * 16 + i) // 2] = A[t * 16 + i]
+            for i in range(16):
+                B[t * 16 + i] = X[(t * 16 + i) // 2]
+    """
+    same_result(body)
