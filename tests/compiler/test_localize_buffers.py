@@ -7,11 +7,14 @@ import textwrap
 import numpy as np
 import pytest
 
+from compiler_service.passes.access_boxes import accesses_of, touched_box
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from crossfarm.ir.interpreter import run
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.stmt import Allocate, For
 from crossfarm.ir.structural import structural_equal
 from crossfarm.ir.verify import verify
+from crossfarm.ir.visitor import walk
 from crossfarm.target import Target
 from tests.compiler.test_each_pass import check, function, lowered
 
@@ -112,15 +115,23 @@ def test_a_buffer_used_by_one_of_several_loops_moves_into_that_one() -> None:
     assert 'X = T.allocate([1], "float32"' in localized(whole).script()
 
 
-@pytest.mark.parametrize("kind", ["T.parallel", "range"])
-def test_a_place_that_moves_with_the_loop_around_has_no_ends_of_its_own(kind: str) -> None:
-    """``(t * 16 + i) // 2`` can be told only where ``t`` can: what may be anything is no box to allocate."""
-    body = f"""
-        X = T.alloc_buffer((32,), "float32")
-        for t in {kind}(4):
-            for i in range(16):
-                X[(t * 16 + i) // 2] = A[t * 16 + i]
-            for i in range(16):
-                B[t * 16 + i] = X[(t * 16 + i) // 2]
-    """
-    same_result(body)
+def test_a_place_that_moves_with_the_loop_around_has_no_ends_of_its_own() -> None:
+    """``(t * 15 + i) // 2`` can be told only where ``t`` can: what may be anything is no box to allocate."""
+    module = lowered(
+        """
+        X = T.alloc_buffer((n * T.int64(8),), "float32")
+        for t in T.parallel(n):
+            for i in range(T.int64(15)):
+                X[(t * T.int64(15) + i) // T.int64(2)] = A[i]
+                X[(t * T.int64(15) + i) % T.int64(4)] = A[i]
+                X[i // T.int64(4)] = A[i]
+        """,
+        params='A: T.Buffer((64,), "float32"), n: T.int64',
+    )
+    (loop, _) = (node for node in walk(module["f"].body) if isinstance(node, For))
+    (buffer,) = (node.buffer for node in walk(module["f"].body) if isinstance(node, Allocate))
+    moving, remainder, own = (touched_box([access]) for access in accesses_of(buffer, loop.body))
+    assert moving == (None,)
+    for box, last in ((remainder, 3), (own, 3)):
+        assert box[0] is not None
+        assert [(end.constant, end.terms) for end in box[0]] == [(0, {}), (last, {})]
