@@ -9,11 +9,17 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import NoReturn
 
 #: How long the functions registered with ``atexit`` may take.
 _EXIT_FUNCTIONS_SECONDS = 4.0
+
+
+#: A signal that comes just before a thread begins to wait does not wake it, and Python runs the handler only when
+#: something does: so nobody waits longer at a time.
+_DEAF_SECONDS = 0.5
 
 
 class Signalled:
@@ -32,12 +38,17 @@ class Signalled:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Waits at most ``timeout`` seconds; True once it was set."""
-        try:
-            self._queue.get(timeout=timeout)
-        except queue.Empty:
-            return False
-        self._queue.put(None)  # it stays set
-        return True
+        until = None if timeout is None else time.monotonic() + timeout
+        while True:
+            left = _DEAF_SECONDS if until is None else min(_DEAF_SECONDS, max(0.0, until - time.monotonic()))
+            try:
+                self._queue.get(timeout=left)
+            except queue.Empty:
+                if until is not None and time.monotonic() >= until:
+                    return False
+                continue
+            self._queue.put(None)  # it stays set
+            return True
 
 
 def run_program(main: Callable[[], int]) -> NoReturn:

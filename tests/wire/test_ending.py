@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -34,6 +35,28 @@ def test_a_signal_may_come_at_any_moment_of_a_wait() -> None:
     )
     ended = run(storm)
     assert ended.stdout == "heard\n", ended.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signals between threads there")
+def test_a_signal_that_no_wait_was_woken_by_is_heard_all_the_same() -> None:
+    """Another thread of the process takes it, as may happen to one that comes just before the wait begins."""
+    deaf = (
+        "import signal, threading, time\n"
+        "from crossfarm.wire.ending import Signalled\n"
+        "event = Signalled()\n"
+        "signal.signal(signal.SIGTERM, lambda *_: event.set())\n"
+        "def elsewhere():\n"
+        "    time.sleep(0.3)\n"
+        "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
+        "    time.sleep(20)\n"
+        "threading.Thread(target=elsewhere, daemon=True).start()\n"
+        "event.wait()\n"
+        "print('heard')\n"
+    )
+    started = time.monotonic()
+    ended = run(f"{deaf}import os, sys; sys.stdout.flush(); os._exit(0)")
+    assert ended.stdout == "heard\n", ended.stderr
+    assert time.monotonic() - started < 15
 
 
 def test_what_was_set_stays_set() -> None:
