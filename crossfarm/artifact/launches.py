@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from crossfarm.artifact.sizes import Size
 from crossfarm.errors import ArgumentError, InvalidArtifact
 from crossfarm.ir import dtype as dt
-from crossfarm.wire.v1.artifact_pb2 import EntryPoint, IndexExpr, Kernel, Parameter, Region, Variant
+from crossfarm.wire.v1.artifact_pb2 import EntryPoint, IndexExpr, Kernel, KernelArgument, Parameter, Region, Variant
 
 if TYPE_CHECKING:
     from crossfarm.artifact.signature import Binding
@@ -117,17 +117,17 @@ class LaunchPlanner:
     def _region(self, region: Region) -> tuple[Size, Size]:
         return self._size(region.offset), self._size(region.bytes)
 
-    def _value(self, argument: object) -> ParameterOf | tuple[Size, Size] | Size:
-        which = argument.WhichOneof("value")  # type: ignore[attr-defined]
+    def _value(self, argument: KernelArgument) -> ParameterOf | tuple[Size, Size] | Size:
+        which = argument.WhichOneof("value")
         if which == "parameter":
-            index = argument.parameter  # type: ignore[attr-defined]
+            index = argument.parameter
             if index >= len(self.entry.parameters):
                 raise self._bad(f"gives a kernel its parameter {index}, which it does not have")
             return ParameterOf(index)
         if which == "region":
-            return self._region(argument.region)  # type: ignore[attr-defined]
+            return self._region(argument.region)
         if which == "size":
-            return self._size(argument.size)  # type: ignore[attr-defined]
+            return self._size(argument.size)
         raise self._bad("gives a kernel an argument of a kind that this release does not know")
 
     def _check(self, kernel: Kernel, grid: Sequence[Size], values: Sequence[object]) -> None:

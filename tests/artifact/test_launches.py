@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ def entry() -> pb.EntryPoint:
     return made
 
 
-def variant(made: pb.EntryPoint | None = None, **requires: object) -> pb.Variant:
+def variant(made: pb.EntryPoint | None = None, **requires: Any) -> pb.Variant:
     buffer = lambda name, written=False: pb.KernelParameter(  # noqa: E731
         name=name, buffer=True, dtype="float32", written=written
     )
@@ -51,7 +52,7 @@ def variant(made: pb.EntryPoint | None = None, **requires: object) -> pb.Variant
     )  # fmt: skip
     return pb.Variant(
         target=Target("opencl").to_proto(),
-        requires=pb.Requirements(**requires),  # type: ignore[arg-type]
+        requires=pb.Requirements(**requires),
         entry_points=[made or entry()],
         runtime="opencl",
         kernels=[first, second],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -395,9 +396,9 @@ def test_functions_of_float64_are_refused() -> None:
     assert "float32" in caught.value.hint
 
 
-def _refused(body: Stmt, **given: object) -> str:
+def _refused(body: Stmt, **given: Any) -> str:
     with pytest.raises(BuildFailed) as caught:
-        emit_module([one_thread(body, [A, B], **given)], FULL)  # type: ignore[arg-type]
+        emit_module([one_thread(body, [A, B], **given)], FULL)
     assert caught.value.hint
     return str(caught.value)
 

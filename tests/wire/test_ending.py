@@ -41,14 +41,15 @@ def test_a_signal_may_come_at_any_moment_of_a_wait() -> None:
 def test_a_signal_that_no_wait_was_woken_by_is_heard_all_the_same() -> None:
     """Another thread of the process takes it, as may happen to one that comes just before the wait begins."""
     deaf = (
-        "import signal, threading, time\n"
+        "import signal, sys, threading, time\n"
         "from crossfarm.wire.ending import Signalled\n"
         "event = Signalled()\n"
+        "main = threading.get_ident()\n"
         "signal.signal(signal.SIGTERM, lambda *_: event.set())\n"
         "def elsewhere():\n"
-        "    time.sleep(0.3)\n"
+        "    while sys._current_frames()[main].f_code.co_name != 'wait': time.sleep(0.01)\n"
+        "    time.sleep(0.2)  # from the frame into the system's wait; too short a time could only hide the fault\n"
         "    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)\n"
-        "    time.sleep(20)\n"
         "threading.Thread(target=elsewhere, daemon=True).start()\n"
         "event.wait()\n"
         "print('heard')\n"

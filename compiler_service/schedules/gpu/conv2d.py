@@ -16,6 +16,7 @@ from compiler_service.schedules.gpu.products import Parts, TiledProduct, grid_pr
 from compiler_service.schedules.gpu.tiles import GroupTile, best_group_tile
 from compiler_service.schedules.nests import nest_of
 from compiler_service.schedules.padding import private_padding
+from crossfarm.errors import ScheduleError
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import BufferLoad, Var
@@ -112,7 +113,11 @@ class Conv2d:
         read = find_block(site.func, last.name).block
         made = find_block(site.func, block.name).block.writes[0].buffer
         load = next(n for n in walk(read.body) if isinstance(n, BufferLoad) and n.buffer is made)
-        of_last = [axis.var for axis in read.iter_vars].index(load.indices[dimension])  # type: ignore[arg-type]
+        index = load.indices[dimension]
+        of_last = next((i for i, axis in enumerate(read.iter_vars) if axis.var is index), None)
+        if of_last is None:
+            reason = f"block {last.name} reads the filters of {made.name} at an index that is none of its axes"
+            raise ScheduleError(reason, primitive="transform_block_layout", reason=reason)
         sch.transform_block_layout(block, lambda *axes: split_at(place, axes))
         sch.transform_block_layout(last, lambda *axes: split_at(of_last, axes))
         sch.transform_layout(block, ("write", 0), lambda *dims: split_at(dimension, dims))
