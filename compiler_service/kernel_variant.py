@@ -59,6 +59,8 @@ def _vulkan(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
 
 def _cuda(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
     sm = ptx.architecture_for(int(str(target.attributes["sm"])))
+    for kernel in kernels:
+        kernel.computes_float64(target)
     source = cuda_c.emit_module(kernels)
     module = ptx.emit_module(kernels, sm)
     sources = {"kernels.cu": source, "kernels.ll": module.llvm_ir, "kernels.ptx": module.text}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from compiler_service.passes.insert_barriers import is_barrier
 from compiler_service.passes.split_kernels import GROUP_TAGS, THREAD_TAGS
+from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
@@ -21,6 +22,7 @@ from crossfarm.ir.visitor import walk
 
 if TYPE_CHECKING:
     from crossfarm.ir.function import Param, PrimFunc
+    from crossfarm.target import Target
 
 
 #: Groups along one axis that no device exceeds.
@@ -107,6 +109,23 @@ class Kernel:
             return self.group[THREAD_TAGS.index(tag)] - 1
         count = const_int(self.grid[GROUP_TAGS.index(tag)])
         return _MOST_GROUPS if count is None else count - 1
+
+    def scalar_dtypes(self) -> frozenset[str]:
+        """Scalar dtypes of everything that it computes, loads and stores."""
+        nodes = [*walk(self.body), *self.params]
+        return frozenset(dt.scalar_of(n.dtype) for n in nodes if isinstance(n, (Expr, Buffer)))
+
+    def computes_float64(self, target: Target) -> bool:
+        """Raises BuildFailed where it does and the target has none."""
+        if "float64" not in self.scalar_dtypes():
+            return False
+        if not target.attributes.get("fp64", False):
+            raise BuildFailed(
+                f"kernel {self.name!r} computes in float64, which target {target} does not have",
+                hint="use float32, or say that the device has it: fp64=true",
+                details={"feature": "float64"},
+            )
+        return True
 
     @property
     def threads_per_group(self) -> int:

@@ -9,11 +9,6 @@ from typing import TYPE_CHECKING
 from compiler_service.codegen.c_dialect import C_FUNCTIONS, C_RESERVED, Dialect, Vectors
 from compiler_service.codegen.c_like import render_module
 from compiler_service.codegen.kernel import Kernel
-from crossfarm.errors import BuildFailed
-from crossfarm.ir import dtype as dt
-from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Expr
-from crossfarm.ir.visitor import walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
@@ -82,22 +77,11 @@ def features(kernels: Sequence[Kernel], target: Target) -> tuple[str, ...]:
     """
     needed = []
     for kernel in kernels:
-        if "float64" in _dtypes(kernel):
-            if not target.attributes.get("fp64", False):
-                raise BuildFailed(
-                    f"kernel {kernel.name!r} computes in float64, which target {target} does not have",
-                    hint="use float32, or say that the device has it: fp64=true",
-                    details={"feature": "float64"},
-                )
+        if kernel.computes_float64(target):
             needed.append("float64")
-        if target.attributes.get("fp16", False) and "float16" in _dtypes(kernel):
+        if target.attributes.get("fp16", False) and "float16" in kernel.scalar_dtypes():
             needed.append("float16")
     return tuple(sorted(set(needed)))
-
-
-def _dtypes(kernel: Kernel) -> set[str]:
-    nodes = [*walk(kernel.body), *kernel.params]
-    return {dt.scalar_of(n.dtype) for n in nodes if isinstance(n, (Expr, Buffer))}
 
 
 def emit_module(kernels: Sequence[Kernel], target: Target) -> str:

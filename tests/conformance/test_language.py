@@ -117,11 +117,11 @@ def test_several_functions_each_of_several_kernels(on_device: OnDevice) -> None:
 
 
 def test_a_benchmark_measures_the_call_and_its_kernels(on_device: OnDevice, kind: str) -> None:
-    loaded = on_device.load(IRModule({"one": _two_stages(1.0)}))
+    loaded = on_device.load(IRModule({"one": _two_stages(1.0)}), schedule="none")  # rules may make one kernel of two
     a = np.random.default_rng(0).random((33, 65), np.float32)
     result = loaded["one"].benchmark(a, warmup=1, repeat=3, min_repeat_ms=1)
     assert len(result.samples) == 3
     assert result.min > 0
     if kind != "cpu":
-        assert result.kernels
+        assert len(result.kernels) == 2
         assert all(seconds > 0 for seconds in result.kernels.values())
