@@ -26,8 +26,11 @@ class Allocation:
 
     def __init__(self, queue: Queue, size: int, *, host: bool) -> None:
         vk = self._vk = queue.vk
-        self._device = queue.device
+        self._queue, self._device = queue, queue.device
         self.size = max(-(-size // 4) * 4, 4)  # descriptors and copies are of whole words
+        # drivers that share the host's memory give what is not there, and fail where it is first used
+        if queue.allocated + self.size > queue.physical.memory_bytes:
+            raise MemoryError(f"the device has no {size:,} bytes left")
         self.buffer: Any = None
         self.memory: Any = None
         usage = (
@@ -42,6 +45,7 @@ class Allocation:
             kind = queue.memory_type(needs.memoryTypeBits, host=host)
             allocation = vk.VkMemoryAllocateInfo(allocationSize=needs.size, memoryTypeIndex=kind)
             self.memory = vk.vkAllocateMemory(self._device, allocation, None)
+            queue.allocated += self.size
             vk.vkBindBufferMemory(self._device, self.buffer, self.memory, 0)
             self.view = memoryview(b"")
             if host:
@@ -61,6 +65,7 @@ class Allocation:
             self._vk.vkDestroyBuffer(self._device, buffer, None)
         if memory is not None:
             self._vk.vkFreeMemory(self._device, memory, None)
+            self._queue.allocated -= self.size
 
 
 class VulkanMemory:

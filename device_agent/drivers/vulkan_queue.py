@@ -51,6 +51,7 @@ class Queue:
         self._pool: Any = None
         self._fence: Any = None
         self._staging: Allocation | None = None
+        self.allocated = 0  # bytes, of memory that is still there
         self._instance = Instance()
         self.vk = self._instance.vk
         try:

@@ -14,7 +14,7 @@ from crossfarm.artifact import write_artifact
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.target import Target
 from tests.compiler.test_language import A_B, source
-from tests.conformance.conftest import OnDevice
+from tests.conformance.conftest import KINDS, OnDevice
 
 ADD_ONE = parse(source(A_B, "for i in range(64):\n    B[i] = A[i] + T.float32(1)"))
 #: Years of work. In groups, and in loops that end: a device that leaves a thread's loops too early refuses others.
@@ -32,12 +32,6 @@ ENDLESS_GROUPS = parse(
     )
 )
 DOUBLE = parse(source(A_B.replace("float32", "float64"), "for i in range(64):\n    B[i] = A[i] + T.float64(1)"))
-
-
-@pytest.fixture
-def gpu_kind(kind: str) -> str:
-    """Kinds with groups of threads; what a CPU does is tested elsewhere."""
-    return "" if kind == "cpu" else kind
 
 
 @pytest.fixture
@@ -60,6 +54,10 @@ def grouped(threads: int) -> cf.IRModule:
     return parse(source(A_B, body))
 
 
+#: For what only devices with groups of threads can meet.
+with_groups = pytest.mark.parametrize("kind", [k for k in KINDS if k != "cpu"], indirect=True, scope="module")
+
+
 def works(farm: Farm, kind: str) -> bool:
     """True when a new lease of the kind computes: the device was checked and is back."""
     with farm.acquire(f"kind={kind}", timeout=60) as device:
@@ -69,24 +67,21 @@ def works(farm: Farm, kind: str) -> bool:
         return bool((b == 2).all())
 
 
-def test_float64_on_a_device_without_it_is_refused_at_build(gpu_kind: str, farm: Farm) -> None:
-    if gpu_kind in ("", "cuda"):
-        return
+@with_groups
+def test_float64_on_a_device_without_it_is_refused_at_build(kind: str, farm: Farm) -> None:
     with pytest.raises(cf.BuildFailed, match="float64") as refused:
-        farm.build(DOUBLE, target=Target({"kind": gpu_kind, "fp64": False}))
+        farm.build(DOUBLE, target=Target({"kind": kind, "fp64": False}))
     assert refused.value.hint
 
 
-def test_a_group_too_large_is_refused_at_build(gpu_kind: str, farm: Farm) -> None:
-    if not gpu_kind:
-        return
+@with_groups
+def test_a_group_too_large_is_refused_at_build(kind: str, farm: Farm) -> None:
     with pytest.raises(cf.BuildFailed, match=r"has 512 threads in a group \(512 × 1 × 1\).*allows 256"):
-        farm.build(grouped(512), target=Target({"kind": gpu_kind, "max_threads_per_group": 256}))
+        farm.build(grouped(512), target=Target({"kind": kind, "max_threads_per_group": 256}))
 
 
-def test_too_much_shared_memory_is_refused_at_build(gpu_kind: str, farm: Farm) -> None:
-    if not gpu_kind:
-        return
+@with_groups
+def test_too_much_shared_memory_is_refused_at_build(kind: str, farm: Farm) -> None:
     body = """
         S = T.alloc_buffer((64,), "float32", scope="shared")
         for b in T.thread_binding(1, thread="blockIdx.x"):
@@ -96,13 +91,12 @@ def test_too_much_shared_memory_is_refused_at_build(gpu_kind: str, farm: Farm) -
                 B[t] = S[63 - t]
     """
     with pytest.raises(cf.BuildFailed, match=r"256 bytes of shared memory.*has 128"):
-        farm.build(parse(source(A_B, body)), target=Target({"kind": gpu_kind, "shared_bytes": 128}))
+        farm.build(parse(source(A_B, body)), target=Target({"kind": kind, "shared_bytes": 128}))
 
 
-def test_kernels_beyond_the_device_are_refused_when_they_are_loaded(gpu_kind: str, farm: Farm, device: Device) -> None:
-    if not gpu_kind:
-        return
-    artifact = farm.build(grouped(65536 // 16), target=Target({"kind": gpu_kind, "max_threads_per_group": 1 << 20}))
+@with_groups
+def test_kernels_beyond_the_device_are_refused_when_they_are_loaded(kind: str, farm: Farm, device: Device) -> None:
+    artifact = farm.build(grouped(65536 // 16), target=Target({"kind": kind, "max_threads_per_group": 1 << 20}))
     manifest = type(artifact.manifest)()
     manifest.CopyFrom(artifact.manifest)
     manifest.variants[0].requires.device_features.append("telepathy")
@@ -112,9 +106,9 @@ def test_kernels_beyond_the_device_are_refused_when_they_are_loaded(gpu_kind: st
         device.load(beyond)["f"]
 
 
+@pytest.mark.skipif("opencl" not in KINDS, reason="compiles text: what others refuse is tested with their drivers")
+@pytest.mark.parametrize("kind", ["opencl"], indirect=True, scope="module")
 def test_kernels_that_the_devices_compiler_refuses_say_why(kind: str, farm: Farm, device: Device) -> None:
-    if kind != "opencl":
-        return
     artifact = farm.build(ADD_ONE, target=device.target)
     variant = artifact.variants[0]
     rebuilt = write_artifact("broken", [variant], [artifact.code(variant).replace(b"1.0f", b"oops")])
@@ -128,6 +122,15 @@ def test_memory_that_the_device_does_not_have(farm: Farm, kind: str) -> None:
         pytest.raises(cf.LimitExceeded, match="bytes"),
     ):
         small.empty((1 << 27,), "float32").numpy()
+    assert works(farm, kind)
+
+
+@with_groups
+def test_a_tensor_larger_than_the_devices_memory_is_refused(farm: Farm, kind: str) -> None:
+    with farm.acquire(f"kind={kind}", timeout=60, memory="1TiB") as device:
+        elements = int(device.attributes["memory"]) // 4 + (1 << 20)
+        with pytest.raises(cf.LimitExceeded, match="bytes"):
+            device.empty((elements,), "float32").numpy()
     assert works(farm, kind)
 
 
