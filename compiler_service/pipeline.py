@@ -13,6 +13,7 @@ from compiler_service.passes.base import Pass
 from compiler_service.passes.bind_parallel import BindParallel
 from compiler_service.passes.check_regions import CheckRegions
 from compiler_service.passes.compact_parameters import CompactParameters
+from compiler_service.passes.fetch_next import FetchNext
 from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.insert_barriers import InsertBarriers
@@ -79,6 +80,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         SerializeRaces(),
         PartitionLoops(),
         Simplify(),
+        FetchNext(),
         UnrollLoops(),
         VectorizeLoops(),
         Simplify(),

@@ -163,5 +163,5 @@ _SPECIAL = {
     "clz": _count_bits, "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else,
     "likely": _first, "assume": _nothing, "ldexp": _ldexp, "q_multiply_shift": _q_multiply_shift,
     "call_extern": _extern, "call_pure_extern": _extern, "ret": _refused, "address_of": _address_of, "dot4": _refused,
-    "launch_kernel": _refused,
+    "launch_kernel": _refused, "prefetch": _nothing,
 }  # fmt: skip

@@ -116,7 +116,7 @@ class _KernelRenderer(ExprRenderer):
             self.line(self.dialect.barrier)
         elif isinstance(node.value, Call) and node.value.op == "ret":
             self.line("return;")
-        elif isinstance(node.value, Call) and node.value.op not in ("assume", "likely"):
+        elif isinstance(node.value, Call) and node.value.op not in ("assume", "likely", "prefetch"):
             self.line(f"(void){self.emit(node.value)};")
 
     def _do_AssertStmt(self, node: Stmt) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -48,8 +48,6 @@ _INT_OPS = {"add": "add", "sub": "sub", "mul": "mul", "bitand": "and", "bitor": 
 _FLOAT_OPS = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 DIVISIONS = ("div", "mod", "floordiv", "floormod")
 _UNLIKELY = ", !prof !0"
-#: Bytes of a line of the cache; a guess too short fetches lines twice, one too long only some.
-_LINE = 64
 
 
 @dataclass
@@ -74,7 +72,6 @@ class ExprEmitter:
         vars: values of the variables in scope.
         pointers: address of each buffer's first element.
         strides: in elements, for each buffer.
-        prefetched: names of buffers, and how many elements ahead of each vector that is loaded to fetch another.
         streamed: buffers whose vectors are stored around the caches, and lie at multiples of their size.
     """
 
@@ -87,7 +84,6 @@ class ExprEmitter:
         self.pointers: dict[Buffer, Value] = {}
         self.strides: dict[Buffer, tuple[Expr, ...]] = {}
         self.streamed: frozenset[Buffer] = frozenset()
-        self.prefetched: Mapping[str, int] = {}
         self.failures = Failures()
         self.externs: dict[str, str] = {}
         self._unsafe: dict[Expr, bool] = {}
@@ -354,8 +350,6 @@ class ExprEmitter:
         buffer, lanes = node.buffer, dt.lanes_of(node.dtype)
         if lanes == 1 or self._is_contiguous(buffer, node.indices):
             pointer = self.address(buffer, tuple(_first_lane(i) for i in node.indices))
-            if lanes > 1 and buffer.name in self.prefetched:
-                self._prefetch(pointer, node.dtype, self.prefetched[buffer.name])
             return self.load(pointer, node.dtype)
         picked = picked_places(buffer, node.indices, lanes)
         if picked is not None:
@@ -376,13 +370,6 @@ class ExprEmitter:
         """A vector from the element that is ``behind`` elements after the one at offset ``first``."""
         offset = self.b.value(first.dtype, f"add nsw {first.typed}, {behind}")
         return self.load(self._element(buffer, offset), dtype)
-
-    def _prefetch(self, pointer: Value, dtype: str, ahead: int) -> None:
-        """Fetches the lines of a vector that is ``ahead`` elements further into the second cache; no address fails."""
-        start = ahead * dt.itemsize(dt.scalar_of(dtype))
-        for offset in range(start, start + dt.itemsize(dtype), _LINE):
-            line = self.b.value("handle", f"getelementptr i8, ptr {pointer.text}, i64 {offset}")
-            self.b.do(f"call void @llvm.prefetch.p0({line.typed}, i32 0, i32 2, i32 1)")
 
     def store(self, buffer: Buffer, indices: tuple[Expr, ...], value: Value) -> None:
         """Stores a scalar, or each lane in order."""

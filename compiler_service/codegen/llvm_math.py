@@ -14,6 +14,7 @@ from compiler_service.codegen.llvm_half import HalfConversions, is_half
 from compiler_service.codegen.llvm_text import Builder, Value, float_constant, int_constant, register_type, zero
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Call, Expr, StringImm
 from crossfarm.ir.intrinsics import EXTERN_ALLOWED
@@ -310,10 +311,17 @@ def _storage_sync(e: Emitter, node: Call) -> Value:
     return int_constant("int32", 0)
 
 
+def _prefetch(e: Emitter, node: Call) -> Value:
+    """For reading; LLVM counts localities from 3, the nearest cache, down."""
+    level = const_int(node.args[1])
+    e.b.do(f"call void @llvm.prefetch.p0({e.emit(node.args[0]).typed}, i32 0, i32 {3 if level == 1 else 2}, i32 1)")
+    return int_constant("int32", 0)
+
+
 _SPECIAL: dict[str, Callable[[Emitter, Call], Value]] = {
     "abs": _abs, "isnan": _classify, "isinf": _classify, "isfinite": _classify, "popcount": _popcount, "clz": _clz,
     "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
     "assume": _assume, "ldexp": _ldexp,
     "q_multiply_shift": _q_multiply_shift, "dot4": _dot4, "call_extern": _call_extern, "call_pure_extern": _call_extern,
-    "address_of": _address_of, "ret": _ret, "storage_sync": _storage_sync,
+    "address_of": _address_of, "ret": _ret, "storage_sync": _storage_sync, "prefetch": _prefetch,
 }  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from compiler_service.codegen.llvm_abilities import Abilities
@@ -30,8 +29,6 @@ from crossfarm.ir.stmt import (
 )
 
 WORKSPACE_ALIGN = 64
-#: Annotation of a loop: names of buffers that it loads vectors of, and how many elements ahead to fetch others.
-PREFETCH = "prefetch"
 
 
 @dataclass
@@ -146,15 +143,7 @@ class StatementEmitter(ExprEmitter):
         if node.kind == "parallel":
             self.parallel(node)
             return
-        self._fetching(node)
-
-    def _fetching(self, node: For) -> None:
-        """The loop, with what its annotation asks for fetched ahead."""
-        ahead, before = node.annotations.get(PREFETCH), self.prefetched
-        if isinstance(ahead, Mapping):
-            self.prefetched = {**before, **{name: n for name, n in ahead.items() if isinstance(n, int)}}
         self._serial(node)
-        self.prefetched = before
 
     def _serial(self, node: For) -> None:
         streams = None if self.streamed else streamed(node, self.strides)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from compiler_service.codegen import vector_math
 from compiler_service.codegen.llvm_half import is_half
 from compiler_service.codegen.llvm_math import Emitter, float_call, vector_function
-from compiler_service.codegen.llvm_text import Value
+from compiler_service.codegen.llvm_text import Value, int_constant
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.expr import Call, StringImm
@@ -31,6 +31,8 @@ def call_of_device(e: Emitter, node: Call) -> Value | None:
             f"kernel {e.function!r}: {node.op} cannot be a value in PTX",
             hint="a kernel's threads have no addresses to pass, and return where it is a statement of its own",
         )
+    if node.op == "prefetch":  # other threads compute while one waits
+        return int_constant("int32", 0)
     if node.op in ("call_extern", "call_pure_extern"):
         return _extern(e, node)
     if INTRINSICS[node.op].domain == "float" and INTRINSICS[node.op].result == "same" and node.op != "ldexp":

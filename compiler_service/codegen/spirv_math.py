@@ -247,7 +247,7 @@ def _likely(e: Emitter, node: Call) -> Value:
 
 
 def _assume(e: Emitter, node: Call) -> Value:
-    """Nothing: a broken promise must not become undefined behaviour."""
+    """Nothing, as for every hint: a broken promise must not become undefined behaviour."""
     return e.c.constant("int32", 0)
 
 
@@ -312,7 +312,7 @@ _SPECIAL: dict[str, Callable[[Emitter, Call], Value]] = {
     "abs": _abs, "isnan": _classify, "isinf": _classify, "isfinite": _classify, "popcount": _popcount, "clz": _clz,
     "bitwise_not": _bitwise_not, "reinterpret": _reinterpret, "if_then_else": _if_then_else, "likely": _likely,
     "assume": _assume, "ldexp": _ldexp, "q_multiply_shift": _q_multiply_shift, "call_extern": _call_extern,
-    "call_pure_extern": _call_extern, "storage_sync": _storage_sync,
+    "call_pure_extern": _call_extern, "storage_sync": _storage_sync, "prefetch": _assume,
     "address_of": _refused("there are no addresses in SPIR-V", "copy memory with a loop over elements"),
     "dot4": _refused("dot4 reached the generator of SPIR-V", "the pass scalarize_vectors must run before"),
 }  # fmt: skip

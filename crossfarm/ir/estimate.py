@@ -60,7 +60,7 @@ from crossfarm.ir.visitor import walk
 _FUNCTION_COST, _DIVISION_COST = 20, 8
 _CHEAP_FUNCTIONS = frozenset({"abs", "copysign", "floor", "ceil", "round", "trunc", "nearbyint", "reinterpret"})
 #: Calls that are no arithmetic.
-_NO_ARITHMETIC = frozenset({"if_then_else", "likely", "assume", "ret", "address_of", "storage_sync"})
+_NO_ARITHMETIC = frozenset({"if_then_else", "likely", "assume", "ret", "address_of", "storage_sync", "prefetch"})
 #: A temporary that fits so many vector registers, and whose places are all known when compiling, lives in them.
 _REGISTERS = 32
 #: Loops of up to so many turns are unrolled by any compiler.

@@ -75,6 +75,9 @@ _ROWS = (
     Intrinsic("dot4", 67, 3, domain="int"),
     # launch_kernel(name, …): runs a kernel of the module; one argument a parameter, a buffer by its address
     Intrinsic("launch_kernel", 68, -1, result="void", domain="any", pure=False),
+    # prefetch(address, level): a hint that the line of an element will be read, into the cache of that level; an
+    # address outside of the buffer is no error
+    Intrinsic("prefetch", 69, 2, result="void", domain="any", pure=False),
 )
 
 INTRINSICS: dict[str, Intrinsic] = {row.name: row for row in _ROWS}

@@ -73,7 +73,7 @@ class Rows:
                     reduce_in_lanes(sch, block, depth, lanes, cpu.lanes(nest.dtype))
             else:
                 stream = nest is anchor and should_stream(cpu, tuple(s.buffer for s in nest.stores))
-                ahead = _next_row(nest, depth) if nest is last_map else {}
+                ahead = _read_by_rows(nest, depth) if nest is last_map else ()
                 lanes = cpu.lanes(nest.dtype)
                 vectorize_map(sch, inner[-1], along[-1].dom.extent, lanes, stream=stream, ahead=ahead)
         if rows:
@@ -82,17 +82,16 @@ class Rows:
             parallelize(sch, cpu, rows, extents, row_work)
 
 
-def _next_row(nest: Nest, depth: int) -> dict[str, int]:
-    """The operands that a map reads along rows, and how many elements further the next row is.
+def _read_by_rows(nest: Nest, depth: int) -> tuple[str, ...]:
+    """The operands that a map reads along rows.
 
-    It is fetched while this one is computed with: at the start of a row there is nothing to compute yet, and the CPU's
-    own prefetcher begins anew.
+    The next row is fetched while this one is computed with: at the start of a row there is nothing to compute yet, and
+    the CPU's own prefetcher begins anew.
     """
     if depth == 0 or len(nest.spatial) != depth + 1:
-        return {}
+        return ()
     row, last = nest.spatial[depth - 1].var, nest.spatial[depth].var
-    steps = {a.buffer.name: a.step(row) for a in nest.loads if a.step(last) == 1}
-    return {name: step for name, step in steps.items() if step}
+    return tuple(dict.fromkeys(a.buffer.name for a in nest.loads if a.step(last) == 1 and a.step(row)))
 
 
 def _inline_cheap(site: Site, group: list[Nest]) -> list[Nest]:

@@ -3,19 +3,18 @@
 Element by element, either the reads or the writes touch a line of the cache for each element. Square tiles of as many
 rows as a vector has lanes are read and written by whole vectors, and transposed in registers.
 
-Which tile follows which depends on where the results go. In the caches, tiles that are written side by side come one
-after the other, so that few lines are open at a time. Results that go around the caches are whole lines anyway: there
-tiles follow one another along the rows that are read, and the rows of the next but one tile are fetched meanwhile, for
-the CPU's own prefetcher does not see them coming.
+Tiles that are written side by side come one after the other, so that few lines are open at a time. Where results go
+around the caches, tiles make blocks, and while one block is transposed the next one is fetched, along memory: read
+column by column, lines would come in an order that memory is slow in, and that the CPU's own prefetcher does not see.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.cpu.vectors import parallelize, should_stream
+from compiler_service.schedules.cpu.vectors import FETCHED_INTO, parallelize, should_stream
 from compiler_service.schedules.maps import transposed_axes
 from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
@@ -24,15 +23,11 @@ from crossfarm.ir.expr import IntImm
 from crossfarm.ir.schedule.transposes import transpose_name
 from crossfarm.ir.stmt import IterVar
 
-if TYPE_CHECKING:
-    from crossfarm.ir.schedule.references import LoopRef
-
 #: Tiles of a block, along what is read and along what is written; the second of them follow one another.
 _CACHED = (16, 4)
-#: Tiles that follow one another along what is read, where results go around the caches.
-_STREAMED = 4
-#: Tiles ahead of which rows are fetched then.
-_AHEAD = 2
+#: Bytes of a block along what is read and along what is written, where results go around the caches: more rows would
+#: meet in the same sets of a cache where they are a power of two apart.
+_STREAMED = (2048, 128)
 
 
 @dataclass(frozen=True)
@@ -69,23 +64,26 @@ class Transpose:
         written = nest.spatial[-1]
         others = [a for a in nest.spatial if a is not read and a is not written]
         stream = should_stream(site.cpu, tuple(s.buffer for s in nest.stores))
-        high, wide = (_STREAMED, 1) if stream else _CACHED
-        tiles = _tiles(read, side)
-        high, wide = _divisor(tiles, high), _divisor(_tiles(written, side), wide)
+        high, wide = (-(-bytes_ // (side * dt.itemsize(nest.dtype))) for bytes_ in _STREAMED) if stream else _CACHED
+        high, wide = _divisor(_tiles(read, side), high), _divisor(_tiles(written, side), wide)
         far, down, row = sch.split(ordered[read.var], [None, high, side])
-        blocks, along, column = sch.split(ordered[written.var], [None, wide, side])
-        outer: list[LoopRef] = [ordered[a.var] for a in others]
-        inner = (along, down) if stream else (down, along)
-        sch.reorder(*outer, far, blocks, *inner, row, column)
+        bands, along, column = sch.split(ordered[written.var], [None, wide, side])
+        outer = [ordered[a.var] for a in others]
+        # a block's turn, and the next one's where a band ends, is a step of one loop
+        shared = [*outer, bands, far] if stream else [*outer, far]
+        sch.reorder(*shared, *([] if stream else [bands]), down, along, row, column)
         if stream:
+            shared = [sch.fuse(*shared)]
             sch.annotate(down, "stream_stores", 1)
-            step = load.step(written.var)
-            if step is not None:
-                sch.annotate(down, "prefetch", {load.buffer.name: _AHEAD * side * step})
+            sch.annotate(down, "fetch_next", {load.buffer.name: FETCHED_INTO})
         sch.tensorize(row, transpose_name(side, nest.dtype))
-        extents = tuple(a.dom.extent for a in others)
+        extents = [a.dom.extent for a in others]
+        extents.append(IntImm(_tiles(read, side) // high, "int64"))
         work = nest.work * side * high * nest.instances((written,))
-        parallelize(sch, site.cpu, (*outer, far), (*extents, IntImm(tiles // high, "int64")), work)
+        if stream:
+            extents.append(IntImm(_tiles(written, side) // wide, "int64"))
+            work = nest.work * side * high * side * wide
+        parallelize(sch, site.cpu, tuple(shared), tuple(extents), work)
 
 
 def _tiles(axis: IterVar, side: int) -> int:

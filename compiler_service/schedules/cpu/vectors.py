@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from compiler_service.schedules.machines import Cpu
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 _FEWEST_ITERATIONS = 1 << 12
 #: Simple operations that take a thread about as long as it takes to wake the others.
 PARALLEL_WORK = 1 << 16
+#: Level of the cache that is fetched into; what the first one has no room for stays in the second one.
+FETCHED_INTO = 1
 _USUAL_L3_BYTES = 16 << 20
 #: Lanes of a part of a vector that every CPU adds at once: the last partial results are that many.
 _QUARTER = 4
@@ -38,7 +39,7 @@ def vectorize_map(
     lanes: int,
     *,
     stream: bool = False,
-    ahead: Mapping[str, int] = MappingProxyType({}),
+    ahead: Sequence[str] = (),
 ) -> None:
     """Vectors of ``lanes`` along an innermost loop whose iterations are independent.
 
@@ -46,7 +47,7 @@ def vectorize_map(
 
     Args:
         stream: store around the caches.
-        ahead: names of operands, and how many elements ahead of what is read to fetch more of them.
+        ahead: names of operands to fetch what the next turn of the loop around reads of.
     """
     count = const_int(extent)
     if count is None or lanes < 2:
@@ -57,7 +58,7 @@ def vectorize_map(
             if stream:
                 sch.annotate(steps, "stream_stores", 1)
             if ahead:
-                sch.annotate(steps, "prefetch", ahead)
+                sch.annotate(steps, "fetch_next", dict.fromkeys(ahead, FETCHED_INTO))
         sch.vectorize(loop)
     elif count < lanes and count in (2, 4, 8, 16, 32):
         sch.vectorize(loop)

@@ -39,7 +39,7 @@ Env = list[Any]
 Evaluate = Callable[[Env], Value]
 
 _DIVISIONS = ("div", "mod", "floordiv", "floormod")
-_EFFECTS = ("call_extern", "call_pure_extern", "assume", "ret", "storage_sync")
+_EFFECTS = ("call_extern", "call_pure_extern", "assume", "ret", "storage_sync", "prefetch")
 
 
 class ExprCompiler:
@@ -238,6 +238,8 @@ class ExprCompiler:
                 return self._address(e)
             case "assume":
                 return self._assume(e)
+            case "prefetch":
+                return lambda env: np.int32(0)  # a hint
             case "storage_sync":
                 return lambda env: np.int32(0)  # threads run one after the other; see statements.refuse_cooperation
             case "ret":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import BufferRegion
 from crossfarm.ir.expr import (
     ARITHMETIC,
@@ -324,6 +325,10 @@ def addresses_to_extern(node: Call, scope: Scope) -> str | None:
         return None if isinstance(node.args[0], BufferLoad) and node.dtype == "handle" else "an address of no element"
     if node.op in ("call_extern", "call_pure_extern", "storage_sync", "launch_kernel"):
         return None
+    if node.op == "prefetch":
+        first, *level = node.args
+        right = isinstance(first, Call) and first.op == "address_of" and [const_int(n) for n in level] in ([1], [2])
+        return None if right else "prefetch takes the address of an element and the level of a cache, 1 or 2"
     return f"{node.op} of a handle" if any(a.dtype == "handle" for a in node.args) else None
 
 
