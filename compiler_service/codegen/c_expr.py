@@ -132,7 +132,8 @@ class ExprRenderer:
             if const_int(index) == 0:
                 continue
             text = self.index(index, wide)
-            terms.append(text if const_int(stride) == 1 else f"{text} * {self.index(stride, wide)}")
+            # one sum, the innermost loop's variable last: then compilers see that elements are neighbours
+            terms.append(bare(text) if const_int(stride) == 1 else f"{text} * {self.index(stride, wide)}")
         if buffer.elem_offset is not None and const_int(buffer.elem_offset) != 0:
             terms.append(self.index(buffer.elem_offset, wide))
         return bare(" + ".join(terms) or "0")

@@ -77,7 +77,7 @@ class Gpu:
         shared_bytes: memory that the threads of a group share.
         warp: threads that run in lockstep, or a guess.
         units: multiprocessors, or a guess.
-        is_cpu: whether one core runs a group, thread after thread, neighbours as lanes of vectors.
+        is_cpu: whether cores run the groups: shared memory is no faster than other memory, and a barrier is dear.
         fp16: whether it computes in half precision.
     """
 
@@ -103,6 +103,12 @@ class Gpu:
             is_cpu=target.attributes.get("device_type") == "cpu",
             fp16=bool(target.attributes.get("fp16", False)),
         )
+
+    @property
+    def loops_over_threads(self) -> bool:
+        """Whether a core runs a group's threads one after the other: then one thread a group is best, whose own inner
+        loops become vectors. Vulkan's drivers for CPUs make threads the lanes of vectors instead."""
+        return self.is_cpu and self.kind == "opencl"
 
     def group(self, wanted: int) -> int:
         """A number of threads that a group can have: ``wanted`` or fewer, a power of two."""

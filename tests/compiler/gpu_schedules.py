@@ -21,7 +21,9 @@ USUAL = "opencl"
 #: So small that tiles shrink to almost nothing.
 TINY = "opencl max_threads_per_group=32 shared_bytes=4096"
 ON_CPU = "opencl device_type=cpu compute_units=2 max_threads_per_group=4096 shared_bytes=1048576"
-GPUS = {"usual": USUAL, "tiny": TINY, "on a CPU": ON_CPU}
+#: Its threads are lanes of vectors, where those of ON_CPU run one after the other.
+LANES = "vulkan device_type=cpu compute_units=2 max_threads_per_group=1024 shared_bytes=32768"
+GPUS = {"usual": USUAL, "tiny": TINY, "on a CPU": ON_CPU, "lanes of a CPU": LANES}
 
 
 def rules_of(module: IRModule, target: str = USUAL) -> dict[str, str]:

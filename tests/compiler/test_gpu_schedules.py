@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from compiler_service.pipeline import run_pipeline
 from compiler_service.schedules import choose_schedules
 from compiler_service.schedules.gpu import RULES
 from compiler_service.schedules.gpu.matmul import Matmul
@@ -23,12 +24,16 @@ from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import interpreter
 from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import BufferLoad, Var
 from crossfarm.ir.schedule.schedule import Schedule
+from crossfarm.ir.stmt import BufferStore, For
+from crossfarm.ir.visitor import walk
 from crossfarm.target import Target
 from tests.compiler import image_programs as images
 from tests.compiler import tensor_programs as programs
 from tests.compiler.gpu_schedules import (
     GPUS,
+    LANES,
     ON_CPU,
     TINY,
     USUAL,
@@ -120,7 +125,7 @@ def test_all_kinds_of_programs_have_their_rule_and_are_right(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MORE)
-@pytest.mark.parametrize("target", [USUAL, ON_CPU])
+@pytest.mark.parametrize("target", [USUAL, ON_CPU, LANES])
 def test_all_kinds_of_programs_are_within_the_limits_of_larger_devices(name: str, target: str) -> None:
     _, program, _ = MORE[name]
     assert_schedule_is_sound(program.module, target)
@@ -307,7 +312,7 @@ def test_a_tile_larger_than_the_target_is_refused_with_both_numbers() -> None:
         choose_schedules(module, Target(USUAL).resolved(), "matmul")
 
 
-@pytest.mark.parametrize("target", ["opencl", TINY, ON_CPU, "cuda", "nvidia/jetson-nano", "arm/mali-g78"])
+@pytest.mark.parametrize("target", ["opencl", TINY, ON_CPU, LANES, "cuda", "nvidia/jetson-nano", "arm/mali-g78"])
 @pytest.mark.parametrize("size", [16, 100, 512, None])
 def test_the_best_tile_is_within_the_limits_and_loads_evenly(target: str, size: int | None) -> None:
     gpu = Gpu.of(Target(target).resolved())
@@ -316,7 +321,8 @@ def test_the_best_tile_is_within_the_limits_and_loads_evenly(target: str, size: 
         assert tile is not None
         assert tile.threads <= gpu.threads
         assert tile.shared_bytes(left, right) <= gpu.shared_bytes
-        assert tile.steps * tile.rows % tile.threads == 0 == tile.steps * tile.columns % tile.threads
+        if tile.shared:
+            assert tile.steps * tile.rows % tile.threads == 0 == tile.steps * tile.columns % tile.threads
 
 
 def test_more_groups_than_a_device_starts_along_an_axis_are_refused() -> None:
@@ -343,3 +349,44 @@ def test_a_softmax_is_one_kernel_that_stores_nothing_in_between() -> None:
     (kernel,) = kernels_of(module, USUAL)
     assert len(kernel.buffers) == 2
     assert kernel.group == (128, 1, 1)
+
+
+PROGRAMS_FOR_CORES = {
+    "product": programs.matmul(64, 96, 128),
+    "transposed product": programs.matmul(64, 96, 128, layout="TT"),
+    "product of odd sizes": programs.matmul(61, 37, 53, epilogue="bias"),
+    "convolution": images.convolution((1, 16, 14, 14), 32, (3, 3), padding=1),
+    "softmax": programs.softmax((256,), 1000),
+    "norm": programs.norm((256,), 512),
+}
+
+
+@pytest.mark.parametrize("target", [ON_CPU, LANES], ids=["threads in turn", "threads as lanes"])
+@pytest.mark.parametrize("name", PROGRAMS_FOR_CORES)
+def test_cores_that_run_kernels_share_no_memory_and_wait_for_nobody(name: str, target: str) -> None:
+    program = PROGRAMS_FOR_CORES[name]
+    lowered, _ = run_pipeline(program.module, Target(target).resolved())
+    assert "storage_sync" not in lowered.script()
+    for kernel in kernels_of(program.module, target):
+        assert not kernel.shared
+        assert (kernel.threads_per_group == 1) == (target == ON_CPU)
+
+
+@pytest.mark.parametrize("target", [ON_CPU, LANES], ids=["threads in turn", "threads as lanes"])
+def test_tiles_of_cores_are_right(target: str) -> None:
+    check(programs.matmul(17, 37, 35, epilogue="bias"), target)
+    check(programs.matmul(16, 32, 32, layout="NT"), target)
+    check(programs.matmul(16, 32, 32), target)
+    check(images.convolution((1, 3, 9, 9), 9, (3, 3), padding=1), target)
+    check(programs.softmax((33,), 131), target)
+
+
+@pytest.mark.parametrize("target", [USUAL, ON_CPU], ids=["GPU", "CPU"])
+def test_no_loop_that_stays_one_chooses_among_the_results_of_a_thread(target: str) -> None:
+    lowered, _ = run_pipeline(programs.matmul(64, 64, 64).module, Target(target).resolved())
+    nodes = [n for func in lowered.functions.values() for n in walk(func.body)]
+    variables = {n.var for n in nodes if isinstance(n, For) and n.kind == "serial"}
+    kept = [n for n in nodes if isinstance(n, (BufferLoad, BufferStore)) and n.buffer.scope == "local"]
+    assert variables
+    assert kept
+    assert not any(v in variables for n in kept for index in n.indices for v in walk(index) if isinstance(v, Var))

@@ -62,8 +62,8 @@ class Conv2d:
         epilogue = epilogue_of(site.func, site.block, site.open_blocks)
         along = f", with {', '.join(epilogue)} on each result" if epilogue else ""
         reason = (
-            f"a convolution of {found.data.buffer.name} with {found.weights.buffer.name}: {tile.threads} threads share "
-            f"tiles of {tile.rows} filters by {tile.columns} pixels, {tile.steps} products at a time{along}"
+            f"a convolution of {found.data.buffer.name} with {found.weights.buffer.name}, filters by pixels: "
+            f"{tile}{along}"
         )
         return Fit((site.block, *epilogue, *private_padding(site, found.data.buffer)), reason)
 

@@ -48,9 +48,7 @@ class Matmul:
         along = f", with {', '.join(taken[1:])} on each result" if taken[1:] else ""
         return Fit(
             taken,
-            f"a sum of products of {found.left.buffer.name} and {found.right.buffer.name}: {tile.threads} threads "
-            f"share tiles of {tile.rows} by {tile.steps} and {tile.steps} by {tile.columns}, each has "
-            f"{tile.thread_rows} by {tile.thread_columns} results{along}",
+            f"a sum of products of {found.left.buffer.name} and {found.right.buffer.name}: {tile}{along}",
         )
 
     def apply(self, site: Site, fit: Fit) -> None:

@@ -7,13 +7,14 @@ padded, with zeros in shared memory and without a store outside of the result.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from compiler_service.schedules.base import Site
 from compiler_service.schedules.contraction import loops_of_axes
 from compiler_service.schedules.epilogue import fused_epilogue
-from compiler_service.schedules.gpu.groups import MOST_GROUPS, fused
+from compiler_service.schedules.gpu.groups import MOST_GROUPS, fused, write_out
 from compiler_service.schedules.gpu.tiles import GroupTile
 from compiler_service.schedules.nests import Access
 from crossfarm.ir import dtype as dt
@@ -83,11 +84,13 @@ class Factor:
         copy: the block that makes it.
         along_sum: whether what follows one another in memory are steps of the sum.
         lanes: elements that a thread may load at once.
+        in_place: whether there is nothing to gain from a copy.
     """
 
     copy: BlockRef
     along_sum: bool
     lanes: int
+    in_place: bool
 
 
 class TiledProduct:
@@ -115,10 +118,19 @@ class TiledProduct:
         sch.set_scope(self.block, 0, "local")
         across, steps = self._tile_loops()
         sch.reverse_compute_at(last, across)
+        # a thread's results are registers only where each is named: no loop chooses among them
+        write_out(sch, self.site.function, _loops_below(sch, last, across))
         for factor in factors:
-            sch.set_scope(factor.copy, 0, "shared")
+            if factor.in_place:
+                sch.compute_inline(factor.copy)
+                continue
+            sch.set_scope(factor.copy, 0, "shared" if self.tile.shared else "local")
             sch.compute_at(factor.copy, steps, preserve_unit_loops=True)
-            self._load_together(factor)
+            loops = self._loading_loops(factor)
+            if self.tile.shared:
+                self._load_together(factor, loops)
+            else:
+                write_out(sch, self.site.function, loops)
         sch.decompose_reduction(self.block, steps)
 
     def _copied(self, read: int, own: Sequence[Var]) -> Factor:
@@ -132,7 +144,9 @@ class TiledProduct:
         single = load.indices[-1] is along and any(g == (along,) for g in self.parts.groups)
         length = const_int(buffer.shape[-1])
         lanes = 4 if single and length is not None and length % 4 == 0 and dt.itemsize(buffer.dtype) <= 4 else 1
-        return Factor(self.block, along in self.parts.sums, lanes)
+        # one thread's vectors are rows of results: a left element goes into all lanes, right ones are side by side
+        in_place = self.site.gpu.loops_over_threads and (read == self.parts.left or (single and (along,) == tuple(own)))
+        return Factor(self.block, along in self.parts.sums, lanes, in_place)
 
     def _reindexed(self, factor: Factor, read: int) -> Factor:
         return replace(factor, copy=self.sch.reindex(self.block, ("read", read)))
@@ -201,7 +215,7 @@ class TiledProduct:
             if factor is None:
                 factor = before[node.reads[0].buffer]
                 sch.compute_inline(factor.copy)
-                factor = replace(factor, copy=producer, lanes=1)
+                factor = replace(factor, copy=producer, lanes=1, in_place=False)
             made.append(factor)
         return made
 
@@ -222,8 +236,10 @@ class TiledProduct:
         sch.bind(column_groups, "blockIdx.x")
         sch.bind(down, "threadIdx.y")
         sch.bind(across, "threadIdx.x")
-        for loop in (step, row, column):
-            sch.unroll(loop)
+        sch.unroll(row)
+        if not self.site.gpu.loops_over_threads:
+            sch.unroll(step)
+        sch.unroll(column)
         return across, steps
 
     def _loops_of_parts(self) -> list[LoopRef]:
@@ -234,18 +250,23 @@ class TiledProduct:
         at = dict(zip((axis.var for axis in self.parts.block.iter_vars), loops))
         return [at[g[0]] for g in self.parts.groups]
 
-    def _load_together(self, factor: Factor) -> None:
-        """The threads of a group load a tile, neighbours what follows one another in memory."""
-        sch, tile = self.sch, self.tile
+    def _loading_loops(self, factor: Factor) -> tuple[LoopRef, LoopRef]:
+        """The loops over a tile, the inner one along memory."""
+        sch = self.sch
         node = self._node(factor.copy)
         assert isinstance(node.body, BufferStore)
         loops = dict(zip((axis.var for axis in node.iter_vars), sch.get_loops(factor.copy)[-len(node.iter_vars) :]))
         *_, step, own = [loops[index] for index in node.body.indices if isinstance(index, Var)]
         order = (own, step) if factor.along_sum else (step, own)
         sch.reorder(*order)
-        size = tile.steps * (const_int(find_loop(self.site.func, own.var).extent) or 1)
+        return order
+
+    def _load_together(self, factor: Factor, loops: Sequence[LoopRef]) -> None:
+        """The threads of a group load a tile, neighbours what follows one another in memory."""
+        sch, tile = self.sch, self.tile
+        size = math.prod(const_int(find_loop(self.site.func, loop.var).extent) or 1 for loop in loops)
         lanes = factor.lanes if not factor.along_sum and size % (tile.threads * factor.lanes) == 0 else 1
-        _, down, across, lane = sch.split(fused(sch, order), [None, tile.down, tile.across, lanes])
+        _, down, across, lane = sch.split(fused(sch, loops), [None, tile.down, tile.across, lanes])
         sch.bind(down, "threadIdx.y")
         sch.bind(across, "threadIdx.x")
         if lanes > 1:
@@ -259,6 +280,11 @@ def result_apart(sch: Schedule, function: str, block: str, epilogue: Sequence[st
     """The block that reads the result of ``block``, a temporary then: its epilogue as one, or a copy."""
     last = fused_epilogue(sch, function, tuple(epilogue))
     return last if last is not None else sch.cache_write(sch.get_block(block, func=function), 0, "local")
+
+
+def _loops_below(sch: Schedule, block: BlockRef, loop: LoopRef) -> list[LoopRef]:
+    loops = list(sch.get_loops(block))
+    return loops[loops.index(loop) + 1 :]
 
 
 def _present(axes: Sequence[Var | None], groups: Sequence[tuple[Var, ...]]) -> list[tuple[Var, ...]]:

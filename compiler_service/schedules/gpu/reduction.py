@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 _LAST_PARTS, _SINGLE_STAGE = 16, 32
 #: Threads of a group that reduce one result together at most; on a CPU they are lanes, of a few vectors.
 _MOST_LANES, _MOST_CPU_LANES = 256, 64
+#: Results for each core that keep it busy without working together, and threads of a group then, lanes of a vector.
+_CPU_RESULTS, _CPU_GROUP = 8, 8
+#: Parts that one thread on a core reduces side by side: elements of a few vectors.
+_CPU_PARTS = 32
 #: Steps for each thread that pay for working together.
 _FEWEST_STEPS = 2
 #: Threads of a group that reduces several results.
@@ -37,11 +41,13 @@ class Sharing:
         lanes: threads for one result.
         results: of a group, each by other threads.
         axis: of the lanes; the results have the other one.
+        parts: of one result that a thread alone reduces side by side.
     """
 
     lanes: int
     results: int
     axis: str = "threadIdx.x"
+    parts: int = 1
 
     @property
     def other(self) -> str:
@@ -54,6 +60,9 @@ class Sharing:
         Args:
             steps, results: how many there are; None where only the call knows it.
         """
+        if gpu.is_cpu and (results is None or results >= _CPU_RESULTS * gpu.units):
+            parts = _CPU_PARTS if steps is None or steps >= _FEWEST_STEPS * _CPU_PARTS else 1
+            return cls(1, 1, parts=parts) if gpu.loops_over_threads else cls(1, gpu.group(_CPU_GROUP))
         most = gpu.group(_MOST_CPU_LANES if gpu.is_cpu else _MOST_LANES)
         lanes = most if steps is None else min(most, _power_up_to(max(steps // _FEWEST_STEPS, 1)))
         if lanes < min(8, most):
@@ -76,7 +85,9 @@ def reduce_together(sch: Schedule, block: BlockRef, outer: int, sharing: Sharing
     """
     steps = fused(sch, sch.get_loops(block)[outer:])
     stages = [sharing.lanes, _LAST_PARTS] if sharing.lanes > _SINGLE_STAGE else [sharing.lanes]
-    for lanes in stages if sharing.lanes > 1 else ():
+    if sharing.lanes == 1:
+        stages = [sharing.parts] if sharing.parts > 1 else []
+    for lanes in stages:
         _stage(sch, block, sch.split(steps, [None, lanes])[1], outer, sharing)
         (steps,) = sch.get_loops(block)[outer:]
     keep_in_registers(sch, block, sch.get_loops(block)[outer - 1], steps)
@@ -107,6 +118,12 @@ def _stage(sch: Schedule, block: BlockRef, lane: LoopRef, outer: int, sharing: S
     loops = sch.get_loops(partial)[outer:]
     lane = _loop_of_axis(sch, partial, rank, loops)
     steps = [loop for loop in loops if loop != lane]
+    if sharing.lanes == 1:
+        sch.reorder(*steps, lane)
+        for number in range(len(writes)):
+            sch.set_scope(partial, number, "local")
+        sch.decompose_reduction(partial, steps[0])
+        return
     sch.reorder(lane, *steps)
     is_sure = const_int(_realized(sch, partial).predicate) == 1  # else there may be no step, and nothing to copy
     for number in range(len(writes)):

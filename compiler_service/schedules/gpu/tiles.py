@@ -9,9 +9,11 @@ from compiler_service.schedules.machines import Gpu
 
 #: Results that a thread keeps, along rows and columns, and steps of the sum that are shared at a time.
 _ROWS, _COLUMNS, _STEPS = (1, 2, 4, 8), (1, 2, 4), (8, 16, 32)
-#: The same where threads are lanes of vectors: a row of them, each with results in as many registers. Neighbouring
-#: results are of neighbouring lanes, so that loads and stores are of whole vectors.
-_CPU_ROWS, _CPU_ACROSS, _CPU_STEPS = (1, 2, 4, 8, 16), (8, 16, 32, 64), (16, 32)
+#: The same for one thread on a core, whose row of results becomes vectors; more of them at once is more than registers.
+_LOOP_ROWS, _LOOP_COLUMNS, _LOOP_STEPS = (1, 2, 4, 8), (4, 8, 16, 32), (8, 16, 32)
+_LOOP_RESULTS = 128
+#: Threads that are lanes of vectors, in a row.
+_LANES = (8, 16, 32, 64)
 #: What a load of shared memory, of global memory, and a step's barriers cost, in multiply-adds of one thread.
 _SHARED_LOAD, _GLOBAL_LOAD, _BARRIER = 0.5, 8.0, 16.0
 #: Threads that a multiprocessor needs to hide latencies behind, and results of a thread that do as well.
@@ -27,6 +29,7 @@ class GroupTile:
     Attributes:
         thread_rows, thread_columns: results of one thread.
         across, down: threads along columns and along rows.
+        shared: whether the group loads tiles of the factors together; else each thread what it needs.
     """
 
     thread_rows: int
@@ -34,6 +37,7 @@ class GroupTile:
     across: int
     down: int
     steps: int
+    shared: bool = True
 
     @property
     def rows(self) -> int:
@@ -47,9 +51,17 @@ class GroupTile:
     def threads(self) -> int:
         return self.across * self.down
 
+    def __str__(self) -> str:
+        results = f"{self.thread_rows} by {self.thread_columns} results"
+        if not self.shared:
+            alone = f"{self.threads} threads of {results} each" if self.threads > 1 else f"a thread for {results}"
+            return f"{alone}, {self.steps} steps at a time"
+        loaded = f"tiles of {self.rows} by {self.steps} and {self.steps} by {self.columns}"
+        return f"{self.threads} threads share {loaded}, each has {results}"
+
     def shared_bytes(self, left: int, right: int) -> int:
         """Of both factors' tiles, whose elements have so many bytes."""
-        return self.steps * (self.rows * left + self.columns * right)
+        return 0 if not self.shared else self.steps * (self.rows * left + self.columns * right)
 
 
 def best_group_tile(
@@ -87,19 +99,20 @@ def best_group_tile(
 
 
 def _candidates(gpu: Gpu) -> list[GroupTile]:
+    if gpu.loops_over_threads:
+        every = product(_LOOP_ROWS, _LOOP_COLUMNS, _LOOP_STEPS)
+        return [GroupTile(r, c, 1, 1, s, False) for r, c, s in every if r * c <= _LOOP_RESULTS]
     if gpu.is_cpu:
-        tiles = [
-            GroupTile(r, 1, x, 1, s) for r, x, s in product(_CPU_ROWS, _CPU_ACROSS, _CPU_STEPS) if x <= gpu.threads
-        ]
-    else:
-        most = min(gpu.threads, 256)
-        sizes = [1 << n for n in range(9)]
-        tiles = [
-            GroupTile(r, c, x, y, s)
-            for r, c, s in product(_ROWS, _COLUMNS, _STEPS)
-            for x, y in product(sizes, sizes)
-            if min(8, most) <= x <= 64 and min(gpu.warp, most) <= x * y <= most
-        ]
+        lanes = [x for x in _LANES if x <= gpu.threads]
+        return [GroupTile(r, c, x, 1, 1, False) for r, c, x in product(_ROWS, _COLUMNS, lanes)]
+    most = min(gpu.threads, 256)
+    sizes = [1 << n for n in range(9)]
+    tiles = [
+        GroupTile(r, c, x, y, s)
+        for r, c, s in product(_ROWS, _COLUMNS, _STEPS)
+        for x, y in product(sizes, sizes)
+        if min(8, most) <= x <= 64 and min(gpu.warp, most) <= x * y <= most
+    ]
     # each thread loads as much as the others
     return [
         t
@@ -122,7 +135,8 @@ def _cost(
     loads += _GLOBAL_LOAD * (1 / tile.rows + 1 / tile.columns)
     waits = _BARRIER / (each * tile.steps)
     under_way = min(each, _RESULTS_IN_FLIGHT) / _RESULTS_IN_FLIGHT
-    busy = min(1.0, groups * tile.threads * under_way / (gpu.units * _THREADS_IN_FLIGHT))
+    in_flight = 1 if gpu.loops_over_threads else _THREADS_IN_FLIGHT
+    busy = min(1.0, groups * tile.threads * under_way / (gpu.units * in_flight))
     return padded * (1 + loads + waits) / busy
 
 
