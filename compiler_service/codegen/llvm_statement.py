@@ -27,6 +27,7 @@ from crossfarm.ir.stmt import (
     Stmt,
     While,
 )
+from crossfarm.ir.visitor import walk
 
 WORKSPACE_ALIGN = 64
 
@@ -204,8 +205,13 @@ class StatementEmitter(ExprEmitter):
         self.b.open(end)
 
     def loop_hint(self, node: For) -> str:
-        """Metadata that tells LLVM what to do with a loop; "" for what it sees fit."""
-        return _UNROLL if node.kind == "unrolled" else ""
+        """Metadata that tells LLVM what to do with a loop; "" for what it sees fit.
+
+        Copies of a loop with loops inside bring a core nothing, and take LLVM's time.
+        """
+        if node.kind == "unrolled":
+            return _UNROLL
+        return _AS_IT_IS if any(isinstance(n, For) for n in walk(node.body)) else ""
 
     def do_While(self, node: While) -> None:
         head, body, end = self.b.name("loop"), self.b.name("body"), self.b.name("done")
@@ -217,7 +223,7 @@ class StatementEmitter(ExprEmitter):
         self.b.open(end)
 
 
-_UNROLL = '!{!"llvm.loop.unroll.enable"}'
+_UNROLL, _AS_IT_IS = '!{!"llvm.loop.unroll.enable"}', '!{!"llvm.loop.unroll.disable"}'
 
 
 def size_attribute(buffer: Buffer) -> str:

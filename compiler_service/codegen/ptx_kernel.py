@@ -138,7 +138,7 @@ class KernelEmitter(StatementEmitter):
         count = const_int(node.extent)
         if count is not None and self._over_own(node) and count * self._stores(node.body) <= _UNROLLED_STORES:
             return _FULLY
-        return super().loop_hint(node)
+        return super().loop_hint(node) if node.kind == "unrolled" else ""
 
     def _over_own(self, node: For) -> bool:
         """Whether the loop's variable picks elements of memory that only this thread has."""
