@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from compiler_service.codegen.c_dialect import Dialect
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.expr import BufferLoad, Call
-
-if TYPE_CHECKING:
-    from compiler_service.codegen.c_expr import ExprRenderer
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import BufferLoad, Call, Expr
 
 
-def render_call(r: ExprRenderer, node: Call) -> str:
+class Renderer(Protocol):
+    """What intrinsics need of ``c_expr.ExprRenderer``, which renders their arguments."""
+
+    kernel: str
+    dialect: Dialect
+
+    def emit(self, node: Expr) -> str: ...
+
+    def type(self, dtype: str) -> str: ...
+
+    def is_emulated(self, dtype: str) -> bool: ...
+
+    def convert(self, value: str, source: str, dtype: str) -> str: ...
+
+    def float_constant(self, value: float, dtype: str) -> str: ...
+
+    def helper(self, name: str, definition: str) -> str: ...
+
+    def choose(self, condition: Expr, if_true: Expr, if_false: Expr) -> str: ...
+
+    def extern_name(self, node: Call) -> tuple[str, str]: ...
+
+    def element(self, buffer: Buffer, indices: tuple[Expr, ...]) -> str: ...
+
+
+def render_call(r: Renderer, node: Call) -> str:
     """The value of a call; ``0`` for one without a value."""
     method = _SPECIAL.get(node.op)
     if method is not None:
@@ -20,7 +44,7 @@ def render_call(r: ExprRenderer, node: Call) -> str:
     return float_call(r, node.op, [r.emit(a) for a in node.args], node.args[0].dtype)
 
 
-def float_call(r: ExprRenderer, name: str, args: list[str], dtype: str) -> str:
+def float_call(r: Renderer, name: str, args: list[str], dtype: str) -> str:
     """A function of floats on rendered arguments of one dtype. float16 and bfloat16 are computed in float32."""
     if dtype in ("float16", "bfloat16"):
         wide = float_call(r, name, [r.convert(a, dtype, "float32") for a in args], "float32")
@@ -40,7 +64,7 @@ def float_call(r: ExprRenderer, name: str, args: list[str], dtype: str) -> str:
     raise BuildFailed(f"kernel {r.kernel!r}: no {r.dialect.name} for intrinsic {name!r} on {dtype}")
 
 
-def _abs(r: ExprRenderer, node: Call) -> str:
+def _abs(r: Renderer, node: Call) -> str:
     dtype, value = node.dtype, r.emit(node.args[0])
     if dt.is_float(dtype):
         if r.is_emulated(dtype):
@@ -54,7 +78,7 @@ def _abs(r: ExprRenderer, node: Call) -> str:
     return f"{r.helper(f'cf_abs_{dtype}', f'{type_} {{name}}({type_} x) {{ {body} }}')}({value})"
 
 
-def _classify(r: ExprRenderer, node: Call) -> str:
+def _classify(r: Renderer, node: Call) -> str:
     """By bits, as no option of a compiler that assumes finite numbers may change it."""
     dtype, value = node.args[0].dtype, r.emit(node.args[0])
     if not dt.is_float(dtype):
@@ -68,7 +92,7 @@ def _classify(r: ExprRenderer, node: Call) -> str:
     return f"(({r.dialect.bits(f'uint{bits}', value)} & {mask}{suffix}) {sign} {top}{suffix})"
 
 
-def _count_bits(r: ExprRenderer, node: Call) -> str:
+def _count_bits(r: Renderer, node: Call) -> str:
     """In 32 or 64 bits; leading zeros of a narrower one less those it does not have."""
     dtype = node.args[0].dtype
     bits = dt.bits(dtype)
@@ -86,12 +110,12 @@ def _count_bits(r: ExprRenderer, node: Call) -> str:
     return r.convert(text, "int32", node.dtype)
 
 
-def _bitwise_not(r: ExprRenderer, node: Call) -> str:
+def _bitwise_not(r: Renderer, node: Call) -> str:
     value = r.emit(node.args[0])
     return f"!{value}" if dt.is_bool(node.dtype) else f"({r.type(node.dtype)})(~{value})"
 
 
-def _reinterpret(r: ExprRenderer, node: Call) -> str:
+def _reinterpret(r: Renderer, node: Call) -> str:
     source, target, value = node.args[0].dtype, node.dtype, r.emit(node.args[0])
     if dt.is_bool(source):
         value, source = f"({r.type('uint8')}){value}", "uint8"
@@ -103,19 +127,19 @@ def _reinterpret(r: ExprRenderer, node: Call) -> str:
     return r.dialect.bits(dtype, value)
 
 
-def _if_then_else(r: ExprRenderer, node: Call) -> str:
+def _if_then_else(r: Renderer, node: Call) -> str:
     return r.choose(*node.args)
 
 
-def _first(r: ExprRenderer, node: Call) -> str:
+def _first(r: Renderer, node: Call) -> str:
     return r.emit(node.args[0])
 
 
-def _nothing(r: ExprRenderer, node: Call) -> str:
+def _nothing(r: Renderer, node: Call) -> str:
     return "0"
 
 
-def _ldexp(r: ExprRenderer, node: Call) -> str:
+def _ldexp(r: Renderer, node: Call) -> str:
     dtype = node.dtype
     value, power = r.emit(node.args[0]), r.convert(r.emit(node.args[1]), node.args[1].dtype, "int32")
     if dtype in ("float16", "bfloat16"):
@@ -123,7 +147,7 @@ def _ldexp(r: ExprRenderer, node: Call) -> str:
     return f"ldexp({value}, {power})"
 
 
-def _q_multiply_shift(r: ExprRenderer, node: Call) -> str:
+def _q_multiply_shift(r: Renderer, node: Call) -> str:
     """``x * y * 2**(s - q)`` in 64 bits, halves rounded up."""
     wide = r.type("int64")
     symbol = r.helper(
@@ -136,7 +160,7 @@ def _q_multiply_shift(r: ExprRenderer, node: Call) -> str:
     return r.convert(f"{symbol}({args})", "int64", node.dtype)
 
 
-def _extern(r: ExprRenderer, node: Call) -> str:
+def _extern(r: Renderer, node: Call) -> str:
     name, dtype = r.extern_name(node)
     args = [r.convert(r.emit(a), a.dtype, dtype) for a in node.args[1:]]
     r.type(dtype)
@@ -144,14 +168,14 @@ def _extern(r: ExprRenderer, node: Call) -> str:
     return r.convert(f"{function}({', '.join(args)})", dtype, node.dtype)
 
 
-def _refused(r: ExprRenderer, node: Call) -> str:
+def _refused(r: Renderer, node: Call) -> str:
     raise BuildFailed(
         f"kernel {r.kernel!r}: {node.op} cannot be made in {r.dialect.name}",
         hint="a kernel's threads have no function to return from and no addresses to pass: write the guard as T.if",
     )
 
 
-def _address_of(r: ExprRenderer, node: Call) -> str:
+def _address_of(r: Renderer, node: Call) -> str:
     load = node.args[0]
     if not isinstance(load, BufferLoad):
         return _refused(r, node)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from crossfarm.errors import DeviceLost, UsageError
+from crossfarm.errors import UsageError
+from device_agent.drivers.vulkan_allocation import Allocation, Heap
 from device_agent.drivers.vulkan_api import Instance, PhysicalDevice, translated
-from device_agent.drivers.vulkan_memory import STAGING_BYTES, Allocation
 
 #: Command buffers in one submission: enough to be quick, few enough that no driver takes it for a hang.
 _BATCH = 64
 #: Submissions that may wait at a time.
 _BATCHES = 64
 _FOREVER = (1 << 64) - 1
+#: Bytes that one copy through the staging buffer moves at most.
+STAGING_BYTES = 16 << 20
 
 
 class Commands:
@@ -51,7 +53,6 @@ class Queue:
         self._pool: Any = None
         self._fence: Any = None
         self._staging: Allocation | None = None
-        self.allocated = 0  # bytes, of memory that is still there
         self._instance = Instance()
         self.vk = self._instance.vk
         try:
@@ -77,6 +78,7 @@ class Queue:
         )
         with translated(f"while {physical.name} was opened"):
             self.device = vk.vkCreateDevice(physical.handle, info, None)
+            self.heap = Heap(vk, self.device, physical)
             self._queue = vk.vkGetDeviceQueue(self.device, family, 0)
             flags = vk.VK_COMMAND_POOL_CREATE_RESET_COMMAND_BUFFER_BIT
             self._pool = vk.vkCreateCommandPool(
@@ -89,29 +91,10 @@ class Queue:
 
     # --- memory
 
-    def memory_type(self, allowed: int, *, host: bool) -> int:
-        """The memory type to take, of those in the bit mask ``allowed``."""
-        vk = self.vk
-        local, cached = vk.VK_MEMORY_PROPERTY_DEVICE_LOCAL_BIT, vk.VK_MEMORY_PROPERTY_HOST_CACHED_BIT
-        needed = vk.VK_MEMORY_PROPERTY_HOST_VISIBLE_BIT | vk.VK_MEMORY_PROPERTY_HOST_COHERENT_BIT if host else 0
-        fitting = [k for k in self.physical.memory_kinds if allowed >> k.index & 1 and k.flags & needed == needed]
-        if not fitting:
-            raise DeviceLost(
-                f"{self.physical.name} has no memory that both the host and the device see",
-                hint="its driver is not conformant; use another device",
-            )
-
-        def rank(kind: Any) -> tuple[bool, bool, int]:
-            if host and not self.physical.shares_memory:  # staging: the host's side is what counts
-                return bool(kind.flags & cached), not kind.flags & local, kind.heap_bytes
-            return bool(kind.flags & local), bool(kind.flags & cached), kind.heap_bytes
-
-        return max(fitting, key=rank).index
-
     def staging(self) -> Allocation:
         """Memory that the host sees, to copy through."""
         if self._staging is None:
-            self._staging = Allocation(self, STAGING_BYTES, host=True)
+            self._staging = Allocation(self.heap, STAGING_BYTES, host=True)
         return self._staging
 
     def copy(self, source: Any, source_offset: int, target: Any, target_offset: int, size: int) -> None:

@@ -390,3 +390,35 @@ def test_no_loop_that_stays_one_chooses_among_the_results_of_a_thread(target: st
     assert variables
     assert kept
     assert not any(v in variables for n in kept for index in n.indices for v in walk(index) if isinstance(v, Var))
+
+
+MIRRORED = """
+@T.prim_func
+def main(A: T.Buffer((19, 131), "float32"), B: T.Buffer((19, 131), "float32")):
+    total = T.alloc_buffer(({total},), "float32")
+    for i, j in T.grid(19, 131):
+        with T.block("total"):
+            vi, vj = T.axis.remap("{kinds}", [i, j])
+            with T.init():
+                total[{own}] = T.float32(0)
+            total[{own}] = total[{own}] + A[vi, vj]
+    for i, j in T.grid(19, 131):
+        with T.block("share"):
+            vi, vj = T.axis.remap("SS", [i, j])
+            B[vi, vj] = A[vi, vj] - total[{other}]
+"""
+
+
+@pytest.mark.parametrize("target", GPUS.values(), ids=GPUS)
+@pytest.mark.parametrize("axis", [0, 1], ids=["columns", "rows"])
+def test_what_a_reduction_leaves_for_another_kernel_is_in_memory(axis: int, target: str) -> None:
+    own, kinds, extent = (("vj", "RS", 131), ("vi", "SR", 19))[axis]
+    text = MIRRORED.format(total=extent, kinds=kinds, own=own, other=f"{extent - 1} - {own}")
+    module = parse("from crossfarm.script import tir as T\n" + text)
+    kernels = kernels_of(module, target)
+    assert len(kernels) >= 2
+    scheduled = choose_schedules(module, Target(target).resolved()).module
+    a = np.random.default_rng(axis).standard_normal((19, 131), np.float32)
+    found = np.zeros_like(a)
+    interpreter.run(scheduled, "main", [a, found])
+    np.testing.assert_allclose(found, a - np.flip(a.sum(axis, keepdims=True)), rtol=1e-4, atol=1e-4)

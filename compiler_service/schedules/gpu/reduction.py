@@ -94,11 +94,12 @@ def reduce_together(sch: Schedule, block: BlockRef, outer: int, sharing: Sharing
 
 
 def keep_in_registers(sch: Schedule, block: BlockRef, loop: LoopRef, first: LoopRef) -> None:
-    """What a reduction of temporaries or outputs gives is a register; outputs are stored when they are final."""
+    """What a reduction gives is a register; what more than the iteration of ``loop`` uses is stored when it is final."""
     func = sch.module[block.func]
     node = find_block(func, block.name).block
     is_sure = const_int(find_block(func, block.name).predicate) == 1  # else there may be no step, and nothing to store
-    own = temporaries(func)
+    used_here = all(loop in sch.get_loops(consumer) for consumer in sch.get_consumers(block))
+    own = temporaries(func) if used_here else ()
     for number, region in enumerate(node.writes):
         if region.buffer in own:
             sch.set_scope(block, number, "local")
