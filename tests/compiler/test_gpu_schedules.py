@@ -43,6 +43,7 @@ from tests.compiler.gpu_schedules import (
     rules_of,
     runs_on_several_threads,
 )
+from tests.compiler.random_programs import random_program
 from tests.compiler.tensor_programs import Program
 from tests.compiler.test_corpus import BY_NAME, arguments_of
 from tests.compiler.test_default_schedules import HISTOGRAM, SCRIPTS, _filled, assert_schedule_is_sound
@@ -422,3 +423,19 @@ def test_what_a_reduction_leaves_for_another_kernel_is_in_memory(axis: int, targ
     found = np.zeros_like(a)
     interpreter.run(scheduled, "main", [a, found])
     np.testing.assert_allclose(found, a - np.flip(a.sum(axis, keepdims=True)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("target", [*GPUS.values(), "cuda", "x86-64-v4"])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(seed=st.integers(0, 2**32))
+def test_blocks_that_exchange_anything_build_and_are_right(target: str, seed: int) -> None:
+    text, rows, columns = random_program(seed)
+    module = parse(text)
+    run_pipeline(module, Target(target).resolved())
+    scheduled = choose_schedules(module, Target(target).resolved()).module
+    x, z = np.random.default_rng(seed).standard_normal((2, rows, columns), np.float32)
+    wanted, found = np.zeros_like(x), np.zeros_like(x)
+    interpreter.run(module, "main", [x, z, wanted])
+    interpreter.run(scheduled, "main", [x, z, found])
+    scale = max(1.0, float(np.abs(wanted).max()))
+    np.testing.assert_allclose(found, wanted, rtol=2e-4, atol=2e-5 * scale)

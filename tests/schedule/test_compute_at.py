@@ -340,3 +340,28 @@ def test_tiles_may_be_larger_than_what_they_tile() -> None:
     sch.reorder(io, jo, ko, ki, ii, ji)
     sch.reverse_compute_at(copy, jo)
     holds(sch, text)
+
+
+@pytest.mark.parametrize(("rows", "columns", "lanes"), [(17, 64, 32), (8, 64, 16), (3, 12, 4)])
+def test_instances_of_dependent_axes_are_no_box_of_them_and_stay_where_they_are(
+    rows: int, columns: int, lanes: int
+) -> None:
+    # rfactor over part of two fused axes leaves (f // 2, f): every value of each, and not every pair
+    text = program(
+        f'X: T.Buffer(({rows}, {columns}), "float32"), S: T.Buffer((1,), "float32")',
+        f"""
+for u, i, j in T.grid(1, {rows}, {columns}):
+    with T.block("s"):
+        vi, vj = T.axis.remap("RR", [i, j])
+        with T.init():
+            S[0] = T.float32(0)
+        S[0] = S[0] + X[vi, vj]
+""",
+    )
+    sch = schedule(text)
+    _unit, i, j = sch.get_loops(sch.get_block("s"))
+    _steps, lane = sch.split(sch.fuse(i, j), [None, lanes])
+    partial = sch.rfactor(lane, 1)
+    with pytest.raises(ScheduleError, match="its loops are not known to give every value of axis v_i_j_fused_0"):
+        sch.compute_at(partial, sch.get_loops(sch.get_block("s"))[0], preserve_unit_loops=True)
+    holds(sch, text)

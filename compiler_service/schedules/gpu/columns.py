@@ -23,6 +23,7 @@ from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.schedule.references import LoopRef
+from crossfarm.ir.te.value import Value
 
 #: Steps below which threads do not share a reduction.
 _FEWEST_STEPS = 64
@@ -91,8 +92,10 @@ class Whole:
         nest = _reduction(site)
         assert isinstance(nest, Nest), nest
         sharing, parts = self._sharing(site, nest), self._parts(site, nest)
-        spatial, reduced = loops_in_order(sch, nest)
         block = sch.get_block(nest.name, site.function)
+        if len(nest.reduced) > 1:
+            nest = _with_one_reduced_axis(site, nest)
+        spatial, reduced = loops_in_order(sch, nest)
         outer = len(spatial)
         if parts > 1:
             self._reduce_parts(site, nest, fused(sch, reduced), parts, sharing.lanes)
@@ -134,6 +137,26 @@ class Whole:
         while most > 1 and steps < _ALONE * most:
             most //= 2
         return most
+
+
+def _with_one_reduced_axis(site: Site, nest: Nest) -> Nest:
+    """All steps are of one axis, which may be cut anywhere: parts of several would not be a box of them."""
+    reduced = {axis.var: axis.dom.extent for axis in nest.reduced}
+
+    def joined(*values: Value) -> list[Value]:
+        steps = None
+        kept = []
+        for axis, value in zip(nest.block.iter_vars, values):
+            if axis.var not in reduced:
+                kept.append(value)
+            else:
+                steps = value if steps is None else steps * Value(reduced[axis.var]) + value
+        return [*kept, *(() if steps is None else (steps,))]
+
+    site.schedule.transform_block_layout(site.schedule.get_block(nest.name, site.function), joined)
+    changed = _reduction(site)
+    assert isinstance(changed, Nest), changed
+    return changed
 
 
 def _reduction(site: Site) -> Nest | str:

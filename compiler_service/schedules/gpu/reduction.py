@@ -94,7 +94,7 @@ def reduce_together(sch: Schedule, block: BlockRef, outer: int, sharing: Sharing
 
 
 def keep_in_registers(sch: Schedule, block: BlockRef, loop: LoopRef, first: LoopRef) -> None:
-    """What a reduction gives is a register; what more than the iteration of ``loop`` uses is stored when it is final."""
+    """What a reduction gives is a register, stored when it is final where others use it than ``loop``."""
     func = sch.module[block.func]
     node = find_block(func, block.name).block
     is_sure = const_int(find_block(func, block.name).predicate) == 1  # else there may be no step, and nothing to store

@@ -35,7 +35,7 @@ def is_full_image(indices: Sequence[Expr], moving: Mapping[Var, Expr]) -> bool:
             return False
         parts.append(part)
     used = {n: moving[n] for part in parts for n in walk(part) if isinstance(n, Var) and n in moving}
-    return IterMap(used).injective(parts) is None and all(_is_compact(part, used) for part in parts)
+    return _is_one_box(IterMap(used), parts) and all(_is_compact(part, used) for part in parts)
 
 
 def why_not_one_to_one(block: Block) -> str | None:
@@ -65,7 +65,7 @@ def why_not_onto(
     used = {n for e in offsets for n in walk(e) if isinstance(n, Var)}
     over = {var: extent for var, extent in loops.items() if var in used}
     forms = IterMap(over)
-    problem = forms.injective(offsets)
+    problem = forms.injective(offsets) or forms.why_not_independent(offsets)
     if problem is not None:
         return problem
     for offset, r in zip(offsets, box):
@@ -139,7 +139,7 @@ def why_not_covering(
         up_to: greatest values of axes that are of interest.
     """
     extents = {loop.var: loop.extent for loop in loops}
-    together = IterMap(extents).injective(realize.iter_values) is None
+    together = _is_one_box(IterMap(extents), realize.iter_values)
     seen: set[Var] = set()
     for axis, value in zip(realize.block.iter_vars, realize.iter_values):
         used = {n for n in walk(value) if isinstance(n, Var) and n in extents}
@@ -147,6 +147,11 @@ def why_not_covering(
             return f"its loops are not known to give every value of axis {axis.var.name}"
         seen |= used
     return None
+
+
+def _is_one_box(forms: IterMap, values: Sequence[Expr]) -> bool:
+    """Whether each combination of what the values take by themselves is taken, once."""
+    return forms.injective(values) is None and forms.why_not_independent(values) is None
 
 
 def zero_of(var: Var) -> Expr:

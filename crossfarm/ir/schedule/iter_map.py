@@ -140,6 +140,35 @@ class IterMap:
         """True when iterations that differ in ``loops`` always give different ``values``."""
         return self._separates(values, loops) is None
 
+    def why_not_independent(self, values: Sequence[Expr]) -> str | None:
+        """None when each value takes all that it takes whatever the others are, else why that is not known.
+
+        No digit of a loop is in two of them, as in ``(f // 2, f)``: these are one to one, and no full box.
+        """
+        digits: dict[Key, list[Digit]] = {}
+        for value in values:
+            try:
+                form = self.form(value)
+            except NotAffine as reason:
+                return str(reason)
+            for term in form.terms:
+                digits.setdefault(term.digit.source, []).append(term.digit)
+        made_of: dict[Key, Key] = {}
+        for source, found in digits.items():
+            ordered = sorted(found, key=lambda d: (len(d.lower.symbols), d.lower.factor))
+            for narrow, wide in pairwise(ordered):
+                if is_rounded_up(narrow.extent) or wide.lower.over(narrow.lower * narrow.extent) is None:
+                    return "several values use the same part of a loop"
+            if any(made_of.setdefault(part, source) != source for part in self._parts(source)):
+                return "several values use the same loop"
+        return None
+
+    def _parts(self, source: Key) -> list[Key]:
+        """The loop itself; of a sum all loops that it is made of."""
+        if isinstance(source, Var):
+            return [source]
+        return [part for term in self._fused[source][1].terms for part in self._parts(term.digit.source)]
+
     def unfold(self, digits: dict[Key, list[Digit]]) -> None:
         """Adds the digits of each sum that ``digits`` names completely."""
         for source, (extent, form) in reversed(self._fused.items()):
