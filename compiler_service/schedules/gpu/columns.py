@@ -93,7 +93,7 @@ class Whole:
         assert isinstance(nest, Nest), nest
         sharing, parts = self._sharing(site, nest), self._parts(site, nest)
         block = sch.get_block(nest.name, site.function)
-        if len(nest.reduced) > 1:
+        if len(nest.reduced) > 1 and product_of([a.dom.extent for a in nest.reduced]) is not None:
             nest = _with_one_reduced_axis(site, nest)
         spatial, reduced = loops_in_order(sch, nest)
         outer = len(spatial)
