@@ -7,6 +7,7 @@ from operator import add, floordiv, mod, mul, sub
 import numpy as np
 import pytest
 
+from compiler_service.build import build_variant
 from compiler_service.passes.fetch_next import FetchNext
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import interpreter
@@ -17,6 +18,7 @@ from crossfarm.ir.stmt import For
 from crossfarm.ir.verify import verify
 from crossfarm.ir.visitor import children
 from crossfarm.target import Target
+from crossfarm.wire.v1 import artifact_pb2, compiler_pb2
 from tests.compiler.native import Native
 from tests.compiler.test_each_pass import check, function, lowered
 
@@ -169,3 +171,22 @@ def fetched_places(module: IRModule) -> list[tuple[int, int, int]]:
     for func in module.functions.values():
         run(func.body, {})
     return found
+
+
+@pytest.mark.parametrize("target", ["llvm", "opencl", "vulkan", "cuda", "raspberry-pi/4b"])
+def test_a_prefetch_in_a_program_is_a_hint_everywhere(target: str) -> None:
+    module = function(
+        """
+        for i, j in T.grid(8, 64):
+            T.prefetch(T.address_of(A[T.min(i + 1, 7), j]), 2)
+            B[i, j] = A[i, j] + T.float32(1)
+        """,
+        params=ROWS,
+    )
+    verify(module)
+    built = build_variant(module, Target(target), compiler_pb2.BuildOptions())
+    (entry,) = built.variant.entry_points
+    assert [parameter.role for parameter in entry.parameters] == [
+        artifact_pb2.Parameter.IN,
+        artifact_pb2.Parameter.OUT,
+    ]
