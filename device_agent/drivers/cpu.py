@@ -16,10 +16,11 @@ import psutil
 from crossfarm import _version
 from crossfarm.artifact import DeviceCapabilities
 from crossfarm.compat.versions import NATIVE_ABI
-from crossfarm.errors import Error, IncompatibleArtifact, InvalidArtifact, LimitExceeded, ProgramError
+from crossfarm.errors import Error, IncompatibleArtifact, InvalidArtifact, LimitExceeded
 from crossfarm.target import Target
 from device_agent.drivers import nativeloop
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
+from device_agent.drivers.failures import refused
 from device_agent.drivers.hostmemory import HostMemory
 from device_agent.drivers.nativethreads import Caller, LibraryThreads, usable_cpus
 
@@ -202,15 +203,7 @@ class CpuCall:
                 f"{self._name} ran out of memory for the temporaries of its parallel loops",
                 hint="make them smaller, use fewer threads, or acquire the device with a larger memory limit",
             )
-        if 0 < status <= len(self._failures):
-            said = self._failures[status - 1]
-        else:
-            said = f"status {status}"
-        return ProgramError(
-            f"{self._name} failed on the device: {said}",
-            hint="the program's own check refused these inputs",
-            details={"function": self._name, "status": str(status)},
-        )
+        return refused(self._name, status, self._failures)
 
 
 #: Loaded library's handle → the descriptor of the memory file that it was loaded from.

@@ -26,11 +26,11 @@ from crossfarm.errors import (
     Error,
     IncompatibleArtifact,
     LimitExceeded,
-    ProgramError,
     UsageError,
 )
 from crossfarm.target import Target
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
+from device_agent.drivers.failures import refused
 from device_agent.drivers.scalars import scalar_argument
 
 if TYPE_CHECKING:
@@ -391,7 +391,7 @@ class CudaCall:
             stream.synchronize()
             code = self._read_status()
         if code:
-            raise self._failed(code)
+            raise refused(self._name, code, self._failures)
 
     def kernel_times(self) -> dict[str, float]:
         stream, start, end = self._device.stream, self._device.start, self._device.end
@@ -416,14 +416,6 @@ class CudaCall:
         status = np.zeros(1, np.int32)
         self._device.cuda.memcpy_dtoh(status, self._status)
         return int(status[0])
-
-    def _failed(self, code: int) -> Error:
-        said = self._failures[code - 1] if 0 < code <= len(self._failures) else f"status {code}"
-        return ProgramError(
-            f"{self._name} failed on the device: {said}",
-            hint="the program's own check refused these inputs",
-            details={"function": self._name, "status": str(code)},
-        )
 
 
 def launch_values(

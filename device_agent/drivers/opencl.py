@@ -11,9 +11,10 @@ import numpy as np
 
 from crossfarm.artifact import DeviceCapabilities
 from crossfarm.artifact.launches import LaunchOf, LaunchPlanner, ParameterOf, Place
-from crossfarm.errors import DeviceLost, IncompatibleArtifact, LimitExceeded, ProgramError, UsageError
+from crossfarm.errors import DeviceLost, IncompatibleArtifact, LimitExceeded, UsageError
 from crossfarm.target import Target
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
+from device_agent.drivers.failures import refused
 from device_agent.drivers.scalars import scalar_argument
 
 if TYPE_CHECKING:
@@ -382,15 +383,8 @@ class OpenClCall:
             return
         status = np.zeros(1, np.int32)
         self._device.cl.enqueue_copy(self._device.queue, status, self._status, is_blocking=True)
-        if not status[0]:
-            return
-        code = int(status[0])
-        said = self._failures[code - 1] if 0 < code <= len(self._failures) else f"status {code}"
-        raise ProgramError(
-            f"{self._name} failed on the device: {said}",
-            hint="the program's own check refused these inputs",
-            details={"function": self._name, "status": str(code)},
-        )
+        if status[0]:
+            raise refused(self._name, int(status[0]), self._failures)
 
 
 def _log(failure: Exception) -> str:

@@ -9,10 +9,11 @@ from weakref import WeakSet
 
 from crossfarm.artifact import DeviceCapabilities
 from crossfarm.artifact.launches import LaunchOf, LaunchPlanner, ParameterOf, Place
-from crossfarm.errors import Error, IncompatibleArtifact, LimitExceeded, ProgramError
+from crossfarm.errors import Error, IncompatibleArtifact, LimitExceeded
 from crossfarm.target import Target
 from crossfarm.target.features import VULKAN_ATTRIBUTES
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
+from device_agent.drivers.failures import refused
 from device_agent.drivers.scalars import scalar_argument
 from device_agent.drivers.vulkan_api import Instance, PhysicalDevice
 from device_agent.drivers.vulkan_memory import VulkanMemory
@@ -262,11 +263,5 @@ class VulkanCall:
         if self._status is None:
             return
         code = int.from_bytes(self._workspace.read(self._status.offset, 4), "little", signed=True)
-        if not code:
-            return
-        said = self._failures[code - 1] if 0 < code <= len(self._failures) else f"status {code}"
-        raise ProgramError(
-            f"{self._signature.name} failed on the device: {said}",
-            hint="the program's own check refused these inputs",
-            details={"function": self._signature.name, "status": str(code)},
-        )
+        if code:
+            raise refused(self._signature.name, code, self._failures)
