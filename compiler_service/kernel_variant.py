@@ -91,11 +91,11 @@ def build_kernels(
         generate = GENERATORS[target.kind]
     except KeyError:
         raise UnsupportedTarget(f"this server has no code generator for target kind {target.kind!r} yet") from None
-    functions = {name: func for name, func in lowered.functions.items() if not func.private}
+    functions = {name: func for name, func in lowered.prim_funcs.items() if not func.private}
     if not functions:
         raise BuildFailed(f"module {original.name!r} has no public function to build")
-    owners = {name: str(func.attrs[KERNEL_OF]) for name, func in lowered.functions.items() if KERNEL_OF in func.attrs}
-    kernels = {name: Kernel.of(name, lowered[name]) for name in owners}
+    owners = {name: str(func.attrs[KERNEL_OF]) for name, func in lowered.prim_funcs.items() if KERNEL_OF in func.attrs}
+    kernels = {name: Kernel.of(name, lowered.prim_func(name)) for name in owners}
     for kernel in kernels.values():
         _check_limits(kernel, kernel.shared_bytes, target)
     with step("codegen"):
@@ -109,7 +109,7 @@ def build_kernels(
         entries.append(
             artifact_pb2.EntryPoint(
                 name=name,
-                parameters=parameters_of(name, func, original[name]),
+                parameters=parameters_of(name, func, original.prim_func(name)),
                 symbols=symbol_names(func),
                 launch=planned.plan,
                 failures=planned.failures,

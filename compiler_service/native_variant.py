@@ -103,7 +103,7 @@ def build_native(
 
 
 def _entry_point(lowered: IRModule, original: IRModule, name: str, text: FunctionText) -> artifact_pb2.EntryPoint:
-    func = lowered[name]
+    func = lowered.prim_func(name)
     native = artifact_pb2.NativeEntry(
         symbol=text.symbol,
         workspace_bytes=index_expr(
@@ -112,7 +112,7 @@ def _entry_point(lowered: IRModule, original: IRModule, name: str, text: Functio
     )
     return artifact_pb2.EntryPoint(
         name=name,
-        parameters=parameters_of(name, func, original[name]),
+        parameters=parameters_of(name, func, original.prim_func(name)),
         symbols=symbol_names(func),
         native=native,
         failures=text.failures,

@@ -185,11 +185,11 @@ class Explanation:
 
     def estimate(self, function: str, sizes: Mapping[str, int] | None = None) -> FunctionEstimate:
         """Counts a function. Raises NoSuchFunction, and ArgumentError for a size that is not given."""
-        program = estimate(self.program[function], self.core, sizes)
+        program = estimate(self.program.prim_func(function), self.core, sizes)
         if self.target.kind != "llvm":
             return FunctionEstimate(program, None, self.core)
         lowered = self.steps[-1].module if self.steps else self.program
-        return FunctionEstimate(program, estimate(lowered[function], self.core, sizes), self.core)
+        return FunctionEstimate(program, estimate(lowered.prim_func(function), self.core, sizes), self.core)
 
 
 def _choice(entry: Mapping[str, Any]) -> RuleChoice:

@@ -77,7 +77,7 @@ def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str
     functions: dict[str, FunctionText] = {}
     metadata = ['!0 = !{!"branch_weights", i32 1, i32 2000}', "!1 = !{i32 1}"]
     declarations: dict[str, str] = {}
-    for name, func in module.functions.items():
+    for name, func in module.prim_funcs.items():
         if func.private:
             continue
         text = emit_function(name, func, can, first_metadata=len(metadata))

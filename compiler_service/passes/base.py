@@ -23,8 +23,10 @@ class Pass(Protocol):
 
 
 def map_functions(module: IRModule, transform: Callable[[str, PrimFunc], PrimFunc]) -> IRModule:
-    """The module with ``transform(name, function)`` applied to each function; the same module if none changed."""
-    functions = {name: transform(name, func) for name, func in module.functions.items()}
+    """The module with ``transform(name, function)`` applied to each tensor program; the same module if none changed."""
+    functions = {
+        name: transform(name, func) if isinstance(func, PrimFunc) else func for name, func in module.functions.items()
+    }
     if all(functions[name] is func for name, func in module.functions.items()):
         return module
     return module.with_functions(functions)

@@ -34,7 +34,7 @@ class CheckRegions:
     name: ClassVar[str] = "check_regions"
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
-        for name, func in module.functions.items():
+        for name, func in module.prim_funcs.items():
             _Checker(name, func).visit(func.body)
         return module
 

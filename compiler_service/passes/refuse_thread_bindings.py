@@ -21,7 +21,7 @@ class RefuseThreadBindings:
     name: ClassVar[str] = "refuse_thread_bindings"
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
-        for name, func in module.functions.items():
+        for name, func in module.prim_funcs.items():
             for node in walk(func.body):
                 if isinstance(node, For) and node.kind == "thread_binding":
                     raise BuildFailed(

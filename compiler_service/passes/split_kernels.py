@@ -46,7 +46,7 @@ class SplitKernels:
     def apply(self, module: IRModule, target: Target) -> IRModule:
         functions: dict[str, PrimFunc] = {}
         taken = set(module.functions)
-        for name, func in module.functions.items():
+        for name, func in module.prim_funcs.items():
             if func.private:
                 continue
             split = _Split(name, func, taken)

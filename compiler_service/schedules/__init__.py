@@ -64,7 +64,7 @@ def choose_schedules(module: IRModule, target: Target, only: str = DEFAULT) -> S
     if not rules:
         return Schedules(module, (), {})
     functions, choices, traces = dict(module.functions), [], {}
-    for name, func in module.functions.items():
+    for name, func in module.prim_funcs.items():
         worker = _Function(name, func, target, machine)
         choices.extend(worker.schedule_with(rules))
         if worker.changed:
@@ -109,7 +109,7 @@ class _Function:
     def schedule_with(self, rules: tuple[Rule, ...]) -> list[Choice]:
         if self.by_hand:
             return [Choice(self.name, "", "", self.by_hand)]
-        root = self.schedule.module[self.name].body
+        root = self.schedule.module.prim_func(self.name).body
         order = [n.block.name for n in walk(root) if isinstance(n, BlockRealize) and n is not root]
         open_blocks = list(order)
         refused: dict[str, list[tuple[str, str]]] = {block: [] for block in order}

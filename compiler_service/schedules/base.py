@@ -47,7 +47,7 @@ class Site:
     @property
     def func(self) -> PrimFunc:
         """The function as it is now."""
-        return self.schedule.module[self.function]
+        return self.schedule.module.prim_func(self.function)
 
 
 @dataclass(frozen=True)

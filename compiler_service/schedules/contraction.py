@@ -126,7 +126,7 @@ def contraction_of(func: PrimFunc, name: str) -> Contraction | str:
 
 def loops_of_axes(schedule: Schedule, block: BlockRef) -> list[LoopRef]:
     """The loop of each axis of a block under plain loops, in the order of the axes: a program nests them in any."""
-    realize = find_block(schedule.module[block.func], block.name)
+    realize = find_block(schedule.module.prim_func(block.func), block.name)
     by_var: dict[Expr, LoopRef] = {loop.var: loop for loop in schedule.get_loops(block)}
     return [by_var[value] for value in realize.iter_values]
 

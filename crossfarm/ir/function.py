@@ -1,4 +1,4 @@
-"""Functions. ``PrimFunc`` is a tensor program; graph functions get their own class in ``crossfarm/ir/graph.py``."""
+"""``PrimFunc``: a tensor program. Graph functions are in ``crossfarm.ir.graph``."""
 
 from __future__ import annotations
 

@@ -7,13 +7,16 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+from crossfarm.errors import InvalidModule, NoSuchFunction
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.graph.expr import Function
 from crossfarm.ir.stmt import Annotations
 
 if TYPE_CHECKING:
     from os import PathLike
 
-Function = PrimFunc
+#: A tensor program or a graph function.
+AnyFunction = PrimFunc | Function
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,24 +26,39 @@ class IRModule:
     ``==`` is identity: use ``crossfarm.structural_equal``.
     """
 
-    functions: Mapping[str, Function]
+    functions: Mapping[str, AnyFunction]
     attrs: Annotations = field(default_factory=dict)
     name: str = field(default="Module", kw_only=True)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "functions", MappingProxyType(dict(self.functions)))
 
-    def __getitem__(self, name: str) -> Function:
+    def __getitem__(self, name: str) -> AnyFunction:
         """The function ``name``. Raises NoSuchFunction listing those there are."""
         try:
             return self.functions[name]
         except KeyError:
-            from crossfarm.errors import NoSuchFunction
-
             known = ", ".join(self.functions) or "none"
             raise NoSuchFunction(f"module {self.name!r} has no function {name!r}; it has: {known}") from None
 
-    def with_functions(self, functions: Mapping[str, Function]) -> IRModule:
+    def prim_func(self, name: str) -> PrimFunc:
+        """The tensor program ``name``. Raises NoSuchFunction, InvalidModule where it is a graph function."""
+        found = self[name]
+        if not isinstance(found, PrimFunc):
+            raise InvalidModule(f"{name!r} of module {self.name!r} is a graph function, not a tensor program")
+        return found
+
+    @property
+    def prim_funcs(self) -> dict[str, PrimFunc]:
+        """The tensor programs among the functions."""
+        return {name: f for name, f in self.functions.items() if isinstance(f, PrimFunc)}
+
+    @property
+    def graph_functions(self) -> dict[str, Function]:
+        """The graph functions among the functions."""
+        return {name: f for name, f in self.functions.items() if isinstance(f, Function)}
+
+    def with_functions(self, functions: Mapping[str, AnyFunction]) -> IRModule:
         """The same module with other functions."""
         return replace(self, functions=functions)
 

@@ -126,7 +126,7 @@ def _loop_of_axis(sch: Schedule, partial: BlockRef, rank: int, loops: Sequence[L
 
 
 def _realized(sch: Schedule, block: BlockRef) -> BlockRealize:
-    return find_block(sch.module[block.func], block.name)
+    return find_block(sch.module.prim_func(block.func), block.name)
 
 
 def is_worth_threads(cpu: Cpu, work: int) -> bool:
@@ -166,7 +166,7 @@ def parallel_copy(sch: Schedule, block: BlockRef) -> None:
     """Spreads the outer loops of an elementwise block over threads, down to the last two, which stay for vectors."""
     loops = sch.get_loops(block)
     outer = loops[:-2] if len(loops) > 2 else loops[:-1]
-    func = sch.module[block.func]
+    func = sch.module.prim_func(block.func)
     extents = [const_int(find_loop(func, loop.var).extent) for loop in loops]
     count = 1
     for extent in extents:

@@ -96,6 +96,6 @@ def _independent(site: Site) -> int:
 
 def _bind_outer(sch: Schedule, site: Site, count: int) -> None:
     loops = sch.get_loops(sch.get_block(site.block, site.function))[:count]
-    func = sch.module[site.function]
+    func = sch.module.prim_func(site.function)
     total = product_of([find_loop(func, loop.var).extent for loop in loops])
     bind_flat(sch, fused(sch, loops), total, usual_group(site.gpu, total))

@@ -48,7 +48,7 @@ def keep_results(sch: Schedule, block: BlockRef, loop: LoopRef, first: LoopRef) 
         loop: the innermost around the block that does not reduce.
         first: the outermost that does.
     """
-    for number in range(len(find_block(sch.module[block.func], block.name).block.writes)):
+    for number in range(len(find_block(sch.module.prim_func(block.func), block.name).block.writes)):
         sch.reverse_compute_at(sch.cache_write(block, number, "local"), loop)
     sch.decompose_reduction(block, first)
 
@@ -86,6 +86,6 @@ def write_out(sch: Schedule, func: str, loops: Sequence[LoopRef]) -> None:
     """Short loops are written out: loads of several steps are under way at once, and on a CPU the threads of a group
     become lanes of vectors only where no loop is left in them."""
     for loop in loops:
-        extent = const_int(find_loop(sch.module[func], loop.var).extent)
+        extent = const_int(find_loop(sch.module.prim_func(func), loop.var).extent)
         if extent is not None and extent <= _WRITTEN_OUT:
             sch.unroll(loop)

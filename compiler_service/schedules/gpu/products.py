@@ -273,7 +273,7 @@ class TiledProduct:
             sch.vectorize(lane)
 
     def _node(self, block: BlockRef) -> Block:
-        return find_block(self.sch.module[block.func], block.name).block
+        return find_block(self.sch.module.prim_func(block.func), block.name).block
 
 
 def result_apart(sch: Schedule, function: str, block: str, epilogue: Sequence[str]) -> BlockRef:

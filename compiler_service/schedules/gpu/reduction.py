@@ -95,7 +95,7 @@ def reduce_together(sch: Schedule, block: BlockRef, outer: int, sharing: Sharing
 
 def keep_in_registers(sch: Schedule, block: BlockRef, loop: LoopRef, first: LoopRef) -> None:
     """What a reduction gives is a register, stored when it is final where others use it than ``loop``."""
-    func = sch.module[block.func]
+    func = sch.module.prim_func(block.func)
     node = find_block(func, block.name).block
     is_sure = const_int(find_block(func, block.name).predicate) == 1  # else there may be no step, and nothing to store
     used_here = all(loop in sch.get_loops(consumer) for consumer in sch.get_consumers(block))
@@ -148,7 +148,7 @@ def _loop_of_axis(sch: Schedule, partial: BlockRef, rank: int, loops: Sequence[L
 
 
 def _realized(sch: Schedule, block: BlockRef) -> BlockRealize:
-    return find_block(sch.module[block.func], block.name)
+    return find_block(sch.module.prim_func(block.func), block.name)
 
 
 def _power_up_to(number: int) -> int:

@@ -44,7 +44,9 @@ class ScheduleBase:
         Args:
             seed: of the ``sample_`` primitives; the same seed gives the same decisions.
         """
-        self.module = module.with_functions({n: rename_duplicate_blocks(f) for n, f in module.functions.items()})
+        self.module = module.with_functions(
+            {**module.functions, **{n: rename_duplicate_blocks(f) for n, f in module.prim_funcs.items()}}
+        )
         self.trace = Trace()
         self._rng = random.Random(seed)
         self._names: dict[BlockRef | LoopRef, str] = {}
@@ -73,7 +75,7 @@ class ScheduleBase:
         """The block or loop that a reference means now. Raises ScheduleError where it is gone."""
         if not isinstance(ref, BlockRef | LoopRef):
             raise ScheduleError(f"{ref!r} is neither a block nor a loop", hint="get one with get_block or get_loops")
-        func = self.module[ref.func]
+        func = self.module.prim_func(ref.func)
         return find_block(func, ref.name).block if isinstance(ref, BlockRef) else find_loop(func, ref.var)
 
     def _block(self, ref: BlockRef, primitive: str) -> Block:
@@ -95,7 +97,7 @@ class ScheduleBase:
             func: the function to change, where no reference says it.
         """
         name = self._function_of(primitive.__name__, (*args, *options.values()), func)
-        before = self.module[name]
+        before = self.module.prim_func(name)
         given = {key: _plain(option, before) for key, option in options.items()}
         changed, result = primitive(before, *(_plain(arg, before) for arg in args), **given)
         return self._record(primitive.__name__, args, options, name, changed, result)
@@ -107,7 +109,7 @@ class ScheduleBase:
             decision: what to choose, or None to choose at random.
         """
         name = self._function_of(primitive.__name__, args, func)
-        before = self.module[name]
+        before = self.module.prim_func(name)
         chosen, result = primitive(before, *(_plain(arg, before) for arg in args), decision=decision, rng=self._rng)
         return self._record(primitive.__name__, args, {}, name, before, result, chosen)
 
@@ -134,7 +136,7 @@ class ScheduleBase:
                 if isinstance(given, tuple)
                 else self._named(given, around, "choice")
             )
-        if changed is not self.module[func]:
+        if changed is not self.module.prim_func(func):
             self.module = self.module.with_functions({**self.module.functions, func: changed})
         instruction = Instruction(primitive, written, named, outputs, decision)
         self.trace = Trace((*self.trace.instructions, instruction))

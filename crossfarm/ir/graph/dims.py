@@ -1,0 +1,125 @@
+"""Arithmetic of shapes: dimensions are int64 expressions of constants and symbolic sizes, kept in one normal form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from crossfarm.errors import InvalidModule
+from crossfarm.ir import ops
+from crossfarm.ir.arith import affine, const_int, structural_key
+from crossfarm.ir.expr import Expr, IntImm
+
+#: What may be given as a dimension.
+Dim = int | Expr
+
+
+def dim(value: Dim) -> Expr:
+    """The dimension as an int64 expression in normal form: equal sums are equal trees."""
+    if isinstance(value, int):
+        return IntImm(value, "int64")
+    return affine(value if value.dtype == "int64" else ops.cast(value, "int64")).to_expr("int64")
+
+
+def dims(values: Iterable[Dim]) -> tuple[Expr, ...]:
+    """Each as ``dim`` gives it."""
+    return tuple(dim(v) for v in values)
+
+
+def constant(value: Dim) -> int | None:
+    """The number where it is one, None for a symbolic dimension."""
+    return value if isinstance(value, int) else const_int(value)
+
+
+def constants(values: Iterable[Dim]) -> tuple[int, ...] | None:
+    """All as numbers; None where one is symbolic."""
+    found = tuple(constant(v) for v in values)
+    return None if None in found else found  # type: ignore[return-value]
+
+
+def same(a: Dim, b: Dim) -> bool:
+    """True where both are provably the same number; False says nothing."""
+    return structural_key(dim(a)) == structural_key(dim(b))
+
+
+def same_shape(a: Sequence[Dim], b: Sequence[Dim]) -> bool:
+    """True where ranks are equal and all dimensions are provably the same."""
+    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b))
+
+
+def add(a: Dim, b: Dim) -> Expr:
+    return dim(ops.add(dim(a), dim(b)))
+
+
+def sub(a: Dim, b: Dim) -> Expr:
+    return dim(ops.sub(dim(a), dim(b)))
+
+
+def mul(a: Dim, b: Dim) -> Expr:
+    return dim(ops.mul(dim(a), dim(b)))
+
+
+def floordiv(a: Dim, b: Dim) -> Expr:
+    return dim(ops.floordiv(dim(a), dim(b)))
+
+
+def ceildiv(a: Dim, b: Dim) -> Expr:
+    return floordiv(sub(add(a, b), 1), b)
+
+
+def product(values: Iterable[Dim]) -> Expr:
+    """All multiplied, 1 for none."""
+    result: Expr = IntImm(1, "int64")
+    for value in values:
+        result = mul(result, value)
+    return result
+
+
+def axis(index: int, rank: int, what: str = "axis") -> int:
+    """``index`` counted from the front. Raises InvalidModule where there is no such dimension."""
+    if not -rank <= index < rank:
+        raise InvalidModule(f"{what} {index} is outside a tensor of {rank} dimensions")
+    return index % rank
+
+
+def axes(indices: Sequence[int] | None, rank: int, what: str = "axes") -> tuple[int, ...]:
+    """All counted from the front, None for all there are. Raises InvalidModule for one outside, or given twice."""
+    if indices is None:
+        return tuple(range(rank))
+    found = tuple(axis(i, rank, what) for i in indices)
+    if len(set(found)) < len(found):
+        raise InvalidModule(f"{what} {tuple(indices)} name a dimension twice")
+    return found
+
+
+def broadcast(*shapes: Sequence[Dim]) -> tuple[Expr, ...]:
+    """What the shapes are stretched to together, by numpy's rules.
+
+    Raises:
+        InvalidModule: two dimensions differ, or it cannot be known that two symbolic ones are equal.
+    """
+    rank = max((len(s) for s in shapes), default=0)
+    result: list[Expr] = []
+    for position in range(-rank, 0):
+        found: Expr = IntImm(1, "int64")
+        for shape in shapes:
+            if len(shape) < -position:
+                continue
+            other = dim(shape[position])
+            if constant(other) == 1:
+                continue
+            if constant(found) == 1:
+                found = other
+            elif not same(found, other):
+                raise InvalidModule(
+                    f"shapes {' and '.join(text(s) for s in shapes)} do not fit together: {text([found])[1:-1]} and "
+                    f"{text([other])[1:-1]} at dimension {position}"
+                )
+        result.append(found)
+    return tuple(result)
+
+
+def text(shape: Sequence[Dim]) -> str:
+    """For messages: as ``(n, 64)``."""
+    from crossfarm.ir.printer import print_node  # the printer imports graphs; messages alone need it
+
+    return f"({', '.join(str(c) if (c := constant(d)) is not None else print_node(dim(d)) for d in shape)})"
