@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
-from crossfarm.ir.arith import affine, const_int, structural_key
-from crossfarm.ir.expr import Expr, IntImm
+from crossfarm.ir.arith import Affine, affine, const_int, fold_int, structural_key
+from crossfarm.ir.expr import Binary, Expr, IntImm
 
 #: What may be given as a dimension.
 Dim = int | Expr
@@ -17,7 +17,7 @@ def dim(value: Dim) -> Expr:
     """The dimension as an int64 expression in normal form: equal sums are equal trees."""
     if isinstance(value, int):
         return IntImm(value, "int64")
-    return affine(value if value.dtype == "int64" else ops.cast(value, "int64")).to_expr("int64")
+    return _normal(value if value.dtype == "int64" else ops.cast(value, "int64"))
 
 
 def dims(values: Iterable[Dim]) -> tuple[Expr, ...]:
@@ -64,6 +64,10 @@ def floordiv(a: Dim, b: Dim) -> Expr:
 
 def ceildiv(a: Dim, b: Dim) -> Expr:
     return floordiv(sub(add(a, b), 1), b)
+
+
+def minimum(a: Dim, b: Dim) -> Expr:
+    return dim(ops.minimum(dim(a), dim(b)))
 
 
 def product(values: Iterable[Dim]) -> Expr:
@@ -123,3 +127,31 @@ def text(shape: Sequence[Dim]) -> str:
     from crossfarm.ir.printer import print_node  # the printer imports graphs; messages alone need it
 
     return f"({', '.join(str(c) if (c := constant(d)) is not None else print_node(dim(d)) for d in shape)})"
+
+
+def _normal(value: Expr) -> Expr:
+    """Sums collected, at every depth; what has no symbolic size in it is a number."""
+    form = affine(value)
+    result = Affine(form.constant)
+    for key, coefficient in form.terms.items():
+        result.add(affine(_factor(form.atoms[key])), coefficient)
+    return result.to_expr("int64")
+
+
+def _factor(value: Expr) -> Expr:
+    """What is no sum: products and divisions of constants are numbers, and what surely divides is divided."""
+    if not isinstance(value, Binary) or value.op not in ("mul", "floordiv", "floormod", "min", "max"):
+        return value
+    a, b = _normal(value.a), _normal(value.b)
+    x, y = const_int(a), const_int(b)
+    if x is not None and y is not None and (folded := fold_int(value.op, x, y, "int64")) is not None:
+        return IntImm(folded, "int64")
+    if value.op in ("min", "max") and structural_key(a) == structural_key(b):
+        return a
+    if value.op in ("floordiv", "floormod") and y is not None and y > 0:
+        quotient, rest = affine(a).split(y)
+        left = Binary(value.op, rest.to_expr("int64"), b) if rest.terms else IntImm(0, "int64")
+        if value.op == "floormod":
+            return left if rest.terms else IntImm(rest.constant, "int64")
+        return ops.add(quotient.to_expr("int64"), left)
+    return Binary(value.op, a, b)
