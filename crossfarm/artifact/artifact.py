@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from crossfarm.artifact import container
+from crossfarm.artifact.constants import Constants, stored_constants
 from crossfarm.artifact.files import write_atomically
 from crossfarm.errors import InvalidArtifact, NotFound
 from crossfarm.wire.v1.artifact_pb2 import EntryPoint, Manifest, Variant
@@ -21,41 +22,73 @@ if TYPE_CHECKING:
 class Artifact:
     """An artifact in memory, fully checked. Make one with ``open``, ``from_bytes`` or ``write_artifact``.
 
+    A model's artifact has constants (weights). Its identity and what is built, stored and sent to devices is its
+    *core*, which knows of constants that they are; their content may be there beside it.
+
     Attributes:
-        data: the file's bytes.
+        data: the core's bytes: the whole file where there is no content of constants.
         manifest: what is in it; treat it as read-only.
+        constants: hex digest → content, of those constants whose content is here, in the manifest's order. Looked up
+            where it lies (the file is mapped, not read) and checked when it is first used.
     """
 
-    def __init__(self, data: bytes, contents: container.Contents) -> None:
-        self.data = data
+    def __init__(
+        self, contents: container.Contents, sources: tuple[Mapping[str, memoryview], ...] | None = None
+    ) -> None:
+        self.data = contents.core
         self.manifest: Manifest = contents.manifest
         self._contents = contents
+        self.constants = Constants(
+            self.manifest.name,
+            stored_constants(self.manifest.variants),
+            (contents.constants,) if sources is None else sources,
+        )
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> Artifact:
-        """Reads and checks the file at ``path``. Raises NotFound, InvalidArtifact."""
+        """Reads and checks the file at ``path``; constants in it stay there, so it must not be written to any more.
+
+        Raises:
+            NotFound, InvalidArtifact.
+        """
         try:
-            data = Path(path).read_bytes()
+            with open(path, "rb") as file:
+                empty = os.fstat(file.fileno()).st_size == 0
+                held = memoryview(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         except FileNotFoundError as failure:
             raise NotFound(f"there is no artifact at {os.fspath(path)!r}", hint="check the path") from failure
         except OSError as failure:
             raise InvalidArtifact(f"cannot read {os.fspath(path)!r}: {failure.strerror}") from failure
-        return cls(data, container.unpack(data, what=os.fspath(path)))
+        return cls(container.unpack(held, what=os.fspath(path)))
 
     @classmethod
     def from_bytes(cls, data: bytes, *, what: str = "") -> Artifact:
-        """Checks ``data`` in full. Raises InvalidArtifact; ``what`` is how messages call it."""
-        return cls(data, container.unpack(data, what=what))
+        """Checks ``data`` in full, but for constants. Raises InvalidArtifact; ``what`` is how messages call it."""
+        return cls(container.unpack(data, what=what))
+
+    def with_constants(self, constants: Mapping[str, memoryview]) -> Artifact:
+        """The same artifact with content for its constants, beside what it has.
+
+        Args:
+            constants: hex digest → content; those that no function uses are left alone. It is looked into when a
+                constant is used, not before.
+        """
+        return Artifact(self._contents, (*self.constants.sources, constants))
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the file's bytes in hex: the artifact's identity."""
+        """SHA-256 of the core's bytes in hex: the artifact's identity, whether constants are here or not."""
         return hashlib.sha256(self.data).hexdigest()
 
     @property
     def size(self) -> int:
-        """Bytes of the file."""
+        """Bytes of the core."""
         return len(self.data)
+
+    @property
+    def constant_sizes(self) -> Mapping[str, int]:
+        """Hex digest → bytes of every constant that has content, here or elsewhere."""
+        return self.constants.sizes
 
     @property
     def name(self) -> str:
@@ -82,7 +115,7 @@ class Artifact:
         return found
 
     def section(self, number: int) -> bytes:
-        """The section of that id. Raises NotFound."""
+        """The section of that id, one of the core's. Raises NotFound."""
         try:
             return bytes(self._contents.sections[number])
         except KeyError:
@@ -104,16 +137,35 @@ class Artifact:
         return loads(self.section(self.manifest.ir_section))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes the file, atomically. Raises ResourceExhausted where the disk is full, UsageError for a bad path."""
-        write_atomically(path, self.data)
+        """Writes the file, atomically: the core, and all constants behind it where their content is here.
+
+        Raises:
+            NotFound: the content of some constants is here and that of others is not.
+            InvalidArtifact: content is not what it was when the artifact was built.
+            ResourceExhausted: the disk is full. UsageError: a bad path.
+        """
+        here = list(self.constants)
+        if here and (missing := [digest[:12] for digest in self.constants.sizes if digest not in self.constants]):
+            raise NotFound(
+                f"the content of {len(here)} constants of artifact {self.name!r} is here, that of {len(missing)} is "
+                f"not: {', '.join(missing[:5])}",
+                hint="add the rest before it is saved: artifact.with_constants(…)",
+            )
+        write_atomically(path, self.data, (self.constants[digest] for digest in here))
 
     def rewritten(self, manifest: Manifest) -> Artifact:
         """The same sections under a changed manifest, whose section entries may be fewer; unknown optional sections
-        that it still names are kept. Raises InvalidArtifact where it names one that is not there."""
-        missing = [entry.id for entry in manifest.sections if entry.id not in self._contents.sections]
+        that it still names are kept, and so are constants that its functions use.
+
+        Raises:
+            InvalidArtifact: it names a section that is not there, or is itself malformed.
+        """
+        named = [entry.id for entry in manifest.sections if entry.kind != container.CONSTANTS]
+        missing = [number for number in named if number not in self._contents.sections]
         if missing:
             raise InvalidArtifact(f"the changed manifest names sections that are not there: {missing}")
-        return Artifact.from_bytes(container.pack(manifest, self._contents.sections))
+        packed = container.unpack(container.pack(manifest, self._contents.sections))
+        return Artifact(packed, self.constants.sources)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Artifact) and self.data == other.data

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from crossfarm.errors import Error, ResourceExhausted, UsageError
@@ -14,8 +15,8 @@ _FULL = {errno.ENOSPC: "no space left", errno.EDQUOT: "quota used up", errno.EFB
 SCRATCH_SUFFIX = ".tmp"
 
 
-def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> None:
-    """Puts ``data`` at ``path``: written aside, flushed to the disk, then renamed over what was there.
+def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview, rest: Iterable[memoryview] = ()) -> None:
+    """Puts ``data`` and then each of ``rest`` at ``path``: written aside, flushed, then renamed over what was there.
 
     Raises:
         ResourceExhausted: the disk or quota is full; nothing changed at ``path``.
@@ -27,6 +28,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes | memoryview) -> 
         try:
             with open(scratch, "xb") as file:
                 file.write(data)
+                for part in rest:
+                    file.write(part)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(scratch, target)
