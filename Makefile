@@ -31,11 +31,15 @@ demo: venv arm64-root ## build, lease, run and measure on every device found her
 
 .PHONY: test
 test: venv arm64-root ## all tests, those on the emulated aarch64 agent too
-	$(BIN)/pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not models" $(PYTEST_ARGS)
+
+.PHONY: test-models
+test-models: venv arm64-root ## whole models on every kind of device, against their own outputs and ONNX Runtime
+	$(BIN)/pytest -m models $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: venv ## the tests that take less than ten seconds each and need no emulator
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not emulated" $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist loadfile -m "not slow and not emulated and not models" $(PYTEST_ARGS)
 
 .PHONY: test-schedules
 test-schedules: venv ## SCHEDULES random sequences of schedule primitives for each of some programs
