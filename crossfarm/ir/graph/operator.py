@@ -56,7 +56,8 @@ class Operator:
         infer: types of its results from those of its inputs. Raises InvalidModule, naming what does not fit.
         compute: the results as tensor expressions of the inputs; what the compiler lowers. ``out`` is what ``infer``
             gave. Inputs that were left out are None.
-        reference: the results by numpy: the meaning, which the lowering is checked against.
+        reference: the results by numpy: the meaning, which the lowering is checked against. It is called as ``compute``
+            is: None for inputs that were left out, ``dims`` as ints.
         kind: how it reads its inputs.
     """
 

@@ -2,7 +2,9 @@
 
 It needs numpy alone (and ``ml_dtypes`` for programs that use bfloat16). ``arithmetic`` and ``intrinsics`` say what
 operators do, ``expressions`` and ``statements`` compile a function once into Python closures, ``nests`` runs loops as
-numpy arrays where their order provably does not matter, ``arguments`` binds what the caller gives.
+numpy arrays where their order provably does not matter, ``arguments`` binds what the caller gives, ``programs`` calls
+PrimFuncs. ``graph`` evaluates graph functions by what their operators' rows say, ``values`` holds their values to their
+types.
 
 Every access is checked against its buffer's shape. Temporaries start as NaN, or as bits that make a bad index, so that
 a program relying on memory it never wrote shows.
@@ -10,70 +12,7 @@ a program relying on memory it never wrote shows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
-from weakref import WeakKeyDictionary
+from crossfarm.ir.interpreter.graph import evaluate as evaluate
+from crossfarm.ir.interpreter.programs import run as run
 
-import numpy as np
-
-from crossfarm.errors import UnsupportedTarget
-from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.interpreter.arguments import binder
-from crossfarm.ir.interpreter.expressions import ExprCompiler, Returned
-from crossfarm.ir.interpreter.statements import StmtCompiler, refuse_cooperation
-from crossfarm.ir.module import IRModule
-from crossfarm.ir.visitor import make_room
-
-__all__ = ["run"]
-
-Argument = Any
-_Call = Callable[[str, Sequence[Argument]], None]
-_compiled: WeakKeyDictionary[PrimFunc, _Call] = WeakKeyDictionary()
-
-
-def run(mod: IRModule, name: str, args: Sequence[Argument], *, in_order: bool = False) -> None:
-    """Calls the function ``name`` of a verified module.
-
-    Args:
-        args: one a parameter, in order: arrays of the parameter's dtype and shape, which the function reads and
-            writes in place; Python numbers or 0-d arrays for scalars.
-        in_order: run every loop step by step, never as lanes: the same results, much slower.
-
-    Raises:
-        NoSuchFunction: no function of that name.
-        ArgumentError: number, kind, dtype or shape of the arguments.
-        ProgramError: the program divided by zero, left a buffer, or failed an assertion.
-        InvalidModule: lowered code whose threads cooperate, which is not interpreted.
-    """
-    func = mod[name]
-    call = _compile(name, func, all_at_once=False) if in_order else _compiled.get(func)
-    if call is None:
-        call = _compiled[func] = _compile(name, func, all_at_once=True)
-    # wrapping integers and float overflow are the program's meaning, not something to warn about
-    with np.errstate(all="ignore"):
-        call(name, args)
-
-
-def _compile(name: str, func: PrimFunc, *, all_at_once: bool) -> _Call:
-    make_room()
-    refuse_cooperation(name, func.body)
-    exprs = ExprCompiler(name)
-    statements = StmtCompiler(exprs, all_at_once=all_at_once)
-    try:
-        bind = binder(func, exprs, statements)
-        body = statements.compile(func.body)
-    except ImportError as failure:
-        raise UnsupportedTarget(
-            f"function {name!r} uses bfloat16, for which the package ml_dtypes is missing here",
-            hint="install ml_dtypes on the device that runs the reference interpreter",
-        ) from failure
-
-    def call(name: str, args: Sequence[Argument]) -> None:
-        env = exprs.new_env()
-        bind(name, args, env)
-        try:
-            body(env)
-        except Returned:
-            pass
-
-    return call
+__all__ = ["evaluate", "run"]

@@ -34,7 +34,7 @@ def binder(func: PrimFunc, exprs: ExprCompiler, statements: StmtCompiler) -> Bin
             names = ", ".join(p.name for p in func.params)
             raise ArgumentError(f"{name} takes {len(func.params)} arguments ({names}), not {len(args)}")
         for param, place, value in zip(func.params, slots, args):
-            env[place] = _array(name, param, value) if isinstance(param, Buffer) else _scalar(name, param, value)
+            env[place] = _array(name, param, value) if isinstance(param, Buffer) else scalar(name, param, value)
         for match in matchers:
             match(env, 0)
         for buffer, shape in zip(buffers, shapes):
@@ -59,7 +59,8 @@ def _array(function: str, param: Buffer, value: Any) -> np.ndarray[Any, Any]:
     return value
 
 
-def _scalar(function: str, param: Var, value: Any) -> Any:
+def scalar(function: str, param: Var, value: Any) -> Any:
+    """A number as numpy's scalar of the parameter's dtype. Raises ArgumentError for what is none or does not fit."""
     if isinstance(value, np.ndarray | np.generic) and value.ndim == 0:
         value = value.item()
     kinds = (bool, int, float) if dt.is_float(param.dtype) else (bool, int)

@@ -168,18 +168,11 @@ class StmtCompiler:
         return run
 
     def _allocation(self, buffer: Buffer) -> Run:
-        """Fresh memory whose content nobody may rely on: NaN, or bits that make a bad index."""
         place, shape = self.exprs.slot(buffer), [self.exprs.compile(e) for e in buffer.shape]
-        to, floats = dt.to_numpy(buffer.dtype), dt.is_float(buffer.dtype)
+        to = dt.to_numpy(buffer.dtype)
 
         def run(env: Env) -> None:
-            sizes = tuple(max(int(e(env)), 0) for e in shape)
-            array = np.empty(sizes, to)
-            if floats:
-                array.fill(np.nan)
-            else:
-                array.view(np.uint8).fill(0xA5 if to != np.bool_ else 1) if array.ndim else array.fill(1)
-            env[place] = array
+            env[place] = fresh_memory(tuple(max(int(e(env)), 0) for e in shape), to)
 
         return run
 
@@ -264,6 +257,16 @@ class StmtCompiler:
                 env[symbol] = to(found(env[place], elements))
 
         return run
+
+
+def fresh_memory(shape: tuple[int, ...], to: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Memory whose content nobody may rely on: NaN, or bits that make a bad index."""
+    array = np.empty(shape, to)
+    if dt.is_float(dt.from_numpy(to)):
+        array.fill(np.nan)
+    else:
+        array.view(np.uint8).fill(0xA5 if to != np.bool_ else 1) if array.ndim else array.fill(1)
+    return array
 
 
 def refuse_cooperation(name: str, body: Stmt) -> None:
