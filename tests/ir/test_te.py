@@ -82,6 +82,15 @@ def test_the_first_of_equal_extremes_is_found_with_its_value(values: list[int], 
     assert what == x[at]
 
 
+def test_a_value_that_is_used_often_is_computed_once() -> None:
+    a = te.placeholder((ROWS, COLUMNS), name="A")
+    b = te.compute((ROWS, COLUMNS), lambda i, j: te.let(te.exp(a[i, j] / 9), lambda t: t * t + t), name="B")
+    x, out = matrix(), np.empty((ROWS, COLUMNS), np.float32)
+    evaluate([a, b], [x], [out])
+    np.testing.assert_allclose(out, np.exp(x / 9) ** 2 + np.exp(x / 9), rtol=1e-5)
+    assert cf.IRModule({"main": te.create_prim_func([a, b])}).script().count("T.exp") == 1
+
+
 def test_the_extreme_of_infinities_alone_has_an_index() -> None:
     a = te.placeholder((3,), name="A")
     k = te.reduce_axis((0, 3))

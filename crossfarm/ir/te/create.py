@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Var
+from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Let, Var
 from crossfarm.ir.function import Param, PrimFunc
 from crossfarm.ir.regions import infer_accesses
 from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IterVar, LetStmt, Stmt
@@ -117,7 +117,9 @@ def _check_variables(params: tuple[Param, ...], order: Sequence[Computation]) ->
                 hint="list it in create_prim_func, or make it a dimension of a parameter",
             )
         values = results.values if isinstance(results, Reduction) else results
-        for v in (v for e in values for v in walk(e) if isinstance(v, Var) and v not in known | own):
+        inside = [v for e in values for v in walk(e)]
+        own |= {v.var for v in inside if isinstance(v, Let)}
+        for v in (v for v in inside if isinstance(v, Var) and v not in known | own):
             raise InvalidModule(
                 f"compute {computation.name}: {v.name} is none of its axes, and not known in the function",
                 hint="reduce over it (te.sum(…, axis=…)), or list it in create_prim_func",

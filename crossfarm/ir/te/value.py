@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NoReturn
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
-from crossfarm.ir.expr import Expr, Var
+from crossfarm.ir.expr import Expr, FloatImm, IntImm, Let, Var
 
 __all__ = [
     "Value", "abs", "acos", "acosh", "all", "any", "asin", "asinh", "atan", "atan2", "atanh", "call", "cast", "ceil",
     "const", "copysign", "cos", "cosh", "erf", "exp", "exp2", "exp10", "floor", "fma", "fmod", "hypot", "if_then_else",
-    "isfinite", "isinf", "isnan", "log", "log1p", "log2", "log10", "logical_not", "maximum", "minimum", "nearbyint",
-    "pow", "round", "rsqrt", "select", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "var",
+    "isfinite", "isinf", "isnan", "let", "log", "log1p", "log2", "log10", "logical_not", "maximum", "minimum",
+    "nearbyint", "pow", "round", "rsqrt", "select", "sigmoid", "sin", "sinh", "sqrt", "tan", "tanh", "trunc", "var",
 ]  # fmt: skip
 
 
@@ -156,6 +157,15 @@ def select(condition: Operand, if_true: Operand, if_false: Operand) -> Value:
 def if_then_else(condition: Operand, if_true: Operand, if_false: Operand) -> Value:
     """Either value; only that one is computed, so the condition may guard an index."""
     return Value(ops.if_then_else(unwrap(condition), unwrap(if_true), unwrap(if_false)))
+
+
+def let(value: Operand, body: Callable[[Value], Operand], name: str = "t") -> Value:
+    """``body(value)`` with the value computed once, however often the body uses it."""
+    expr = ops.as_expr(unwrap(value))
+    if isinstance(expr, (Var, IntImm, FloatImm)):
+        return Value(ops.as_expr(unwrap(body(Value(expr)))))
+    var = Var(name, expr.dtype)
+    return Value(Let(var, expr, ops.as_expr(unwrap(body(Value(var))))))
 
 
 def maximum(a: Operand, b: Operand) -> Value:
