@@ -63,9 +63,9 @@ def array(dtype: str, *shape: int, low: float = -4, high: float = 4, seed: int =
     """Random values from ``low`` up to ``high``, none negative for unsigned dtypes, either for bool."""
     rng = np.random.default_rng(seed)
     if dtype == "bool":
-        return rng.random(shape) < 0.5
+        return np.asarray(rng.random(shape) < 0.5)
     if dt.is_int(dtype):
-        return rng.integers(max(int(low), dt.int_range(dtype)[0]), int(high), shape).astype(dt.to_numpy(dtype))
+        return np.asarray(rng.integers(max(int(low), dt.int_range(dtype)[0]), int(high), shape), dt.to_numpy(dtype))
     return np.asarray(rng.random(shape) * (high - low) + low).astype(dt.to_numpy(dtype))
 
 
