@@ -15,15 +15,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
 
 from compiler_service.passes.graph.immediate import Immediate, identifier, is_immediate
-from compiler_service.passes.graph.rewrite import Rewriter, bindings_of, is_primitive
+from compiler_service.passes.graph.rewrite import Rewriter, is_primitive, unique_name
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import te
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.graph import operators
+from crossfarm.ir.graph import operators, visit
 from crossfarm.ir.graph.expr import (
     Binding,
-    BindingBlock,
     CallPacked,
     CallTIR,
     Conditional,
@@ -33,7 +32,6 @@ from crossfarm.ir.graph.expr import (
     GraphExpr,
     GraphVar,
     OperatorCall,
-    Seq,
     TupleExpr,
     TupleItem,
 )
@@ -67,7 +65,7 @@ class LowerOperators:
         graphs: dict[str, AnyFunction] = {}
         for name, function in module.graph_functions.items():
             if not is_primitive(function):
-                graphs[name] = _Lowering(name, programs, module.functions).function(function)
+                graphs[name] = _Lowering(name, programs, module.functions).mutate_function(function)
         kept = {
             name: graphs.get(name, f) for name, f in module.functions.items() if name in graphs or not is_primitive(f)
         }
@@ -88,10 +86,7 @@ class _Programs:
         for name in alike:
             if structural_equal(self.made[name], program):
                 return name
-        name, number = label, 0
-        while name in self._taken:
-            number += 1
-            name = f"{label}_{number}"
+        name = unique_name(label, self._taken)
         self._taken.add(name)
         self.made[name] = program
         alike.append(name)
@@ -180,7 +175,7 @@ class _Composition:
             else:
                 inputs[arg] = te.placeholder(self._type(param.type).shape, param.type.dtype, identifier(param.name))
             self._tensors[param] = (inputs[arg],)
-        for binding in bindings_of(group.body):
+        for binding in visit.bindings(group.body):
             self._tensors[binding.var] = self._computed(binding.value, binding.var.type)
         results = _own(self._computed(group.body.result, group.result))
         tensors = (*inputs.values(), *results)
@@ -236,7 +231,7 @@ def _alone(call: OperatorCall, var: GraphVar, types: Sequence[Type]) -> Function
     labels = [names[min(i, len(names) - 1)].rstrip("?*") for i in range(len(types))]
     params = tuple(GraphVar(label, kind) for label, kind in zip(labels, types))
     value = replace(call, args=params)
-    return Function(params, Seq((BindingBlock((Binding(var, value),)),), var), var.type)
+    return Function(params, visit.in_blocks([Binding(var, value)], var), var.type)
 
 
 def _own(results: Sequence[Tensor]) -> list[Tensor]:
@@ -257,5 +252,5 @@ def _dimensions(inner: Type, outer: Type) -> Iterator[tuple[Var, Expr]]:
 
 def _label(group: Function) -> str:
     """As ``conv2d_add_relu``."""
-    calls = [b.value.op for b in bindings_of(group.body) if isinstance(b.value, OperatorCall)]
+    calls = [b.value.op for b in visit.bindings(group.body) if isinstance(b.value, OperatorCall)]
     return identifier("_".join(op.rpartition(".")[2] for op in calls[:_NAMED]))

@@ -1,0 +1,236 @@
+"""Constants become parameters, and what depends on them alone a function that runs once.
+
+``main_prepare`` computes from constants what ``main`` needs of them: folded weights, other layouts, whatever operators
+there are on constants alone. It runs on the device when the artifact is loaded. Both take the constants that they read
+as trailing parameters; the attribute ``constants`` says where the content of each comes from: ``sha256:`` and the
+digest of its bytes, or ``main_prepare:N`` for the N-th result of that function. A compiler that never sees a weight
+builds the same code for every set of weights.
+
+Numbers, which are constants of one element whose value is here, stay: programs have them written into them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from operator import is_
+from typing import TYPE_CHECKING, ClassVar
+
+from compiler_service.passes.graph.immediate import identifier, is_immediate
+from compiler_service.passes.graph.rewrite import AnyBinding, unique_name
+from crossfarm.errors import InvalidModule
+from crossfarm.ir.graph import dims, operators, visit
+from crossfarm.ir.graph.constant import ConstantData
+from crossfarm.ir.graph.expr import (
+    Binding,
+    CallTIR,
+    Constant,
+    Function,
+    GraphExpr,
+    GraphVar,
+    OperatorCall,
+    TupleExpr,
+    TupleItem,
+)
+from crossfarm.ir.graph.infer import type_of
+from crossfarm.ir.graph.types import TensorType, Type
+from crossfarm.ir.module import AnyFunction, IRModule
+
+if TYPE_CHECKING:
+    from crossfarm.target import Target
+
+#: Attribute of a function: where the content of each of its trailing parameters comes from.
+CONSTANTS = "constants"
+#: What the function is called that prepares the constants of another.
+PREPARE = "{}_prepare"
+#: Operators of these kinds are cheap where they write more than they read: they are left where they are used.
+_MAPS = ("elementwise", "broadcast", "injective")
+
+
+@dataclass(frozen=True)
+class LiftConstants:
+    """For every public graph function: constants as trailing parameters, and a function that prepares them."""
+
+    name: ClassVar[str] = "lift_constants"
+
+    def apply(self, module: IRModule, target: Target) -> IRModule:
+        """Raises InvalidModule where a name that a function to prepare constants needs is taken."""
+        functions: dict[str, AnyFunction] = {}
+        for name, function in module.functions.items():
+            if not isinstance(function, Function) or function.private:
+                functions[name] = function
+                continue
+            prepare = PREPARE.format(name)
+            main, prepared = _lifted(function, prepare)
+            functions[name] = main
+            if prepared is not None:
+                if prepare in module.functions:
+                    raise InvalidModule(
+                        f"module {module.name!r} has a function {prepare!r}, which is what prepares the constants of "
+                        f"{name!r} once they are lifted",
+                        hint="rename yours",
+                    )
+                functions[prepare] = prepared
+        if len(functions) == len(module.functions) and all(functions[n] is f for n, f in module.functions.items()):
+            return module
+        return module.with_functions(functions)
+
+
+def texts_of(function: Function) -> tuple[str, ...]:
+    """Where the content of each trailing parameter comes from."""
+    texts = function.attrs.get(CONSTANTS, ())
+    assert isinstance(texts, tuple)
+    return tuple(str(text) for text in texts)
+
+
+def _lifted(function: Function, prepare: str) -> tuple[Function, Function | None]:
+    """The function without constants, and the one that prepares what it needs of them, if anything."""
+    bindings = list(visit.bindings(function.body))
+    plan = _Plan(bindings, function.body.result)
+    main = _Constants(texts_of(function), [v.name for v in visit.defined(function)])
+    for number, var in enumerate(plan.needed):
+        main.prepared[var] = (plan.label(var), f"{prepare}:{number}")
+    kept = [new for b in plan.kept for new in main.mutate_binding(b)]
+    result = main.mutate(function.body.result)
+    if not main.params:
+        return function, None
+    lifted = replace(
+        function,
+        body=visit.in_blocks(kept, result),
+        params=(*function.params, *main.params),
+        attrs={**function.attrs, CONSTANTS: tuple(main.texts)},
+    )
+    return lifted, _preparing(plan) if plan.needed else None
+
+
+def _preparing(plan: _Plan) -> Function:
+    """The function that computes what is needed, with variables of its own."""
+    bindings = [b for b in plan.bindings if b.var in plan.inside]
+    own = _Constants((), [b.var.name for b in bindings])
+    body = visit.fresh(visit.in_blocks(bindings, TupleExpr(tuple(plan.needed))))
+    made = [new for b in visit.bindings(body) for new in own.mutate_binding(b)]
+    assert isinstance(body.result, TupleExpr)
+    result = body.result.fields[0] if len(body.result.fields) == 1 else body.result
+    whole = Function(tuple(own.params), visit.in_blocks(made, result), type_of(result, {}))
+    return replace(whole, attrs={CONSTANTS: tuple(own.texts)} if own.texts else {})
+
+
+class _Plan:
+    """What of a function is computed where.
+
+    Attributes:
+        needed: variables that depend on constants alone, and that what is left of the function takes.
+        inside: what has to be computed for them.
+        kept: the bindings that are left.
+    """
+
+    def __init__(self, bindings: list[AnyBinding], result: GraphExpr) -> None:
+        self.bindings = bindings
+        self._values = {b.var: b.value for b in bindings}
+        self._fixed = self._depending_on_constants_alone()
+        own: set[GraphVar] = set()
+        while True:
+            self.needed = self._frontier(own, result)
+            cheap = {v for v in self.needed if not self._pays(v)}
+            if not cheap:
+                break
+            own |= cheap
+        self.inside = self._below(self.needed)
+        self.kept = [b for b in bindings if b.var not in self._fixed or b.var in own]
+
+    def label(self, var: GraphVar) -> str:
+        """A name for what is prepared, after the first constant in it that has one."""
+        below = self._below([var])
+        found = (c.note for b in self.bindings if b.var in below for c in visit.constants(b) if c.note)
+        return next((f"{note}_prepared" for note in found), var.name)
+
+    def _depending_on_constants_alone(self) -> set[GraphVar]:
+        fixed: set[GraphVar] = set()
+        for binding in self.bindings:
+            computes = isinstance(binding, Binding) and isinstance(
+                binding.value, OperatorCall | CallTIR | TupleExpr | TupleItem
+            )
+            if computes and not visit.sizes(binding) and all(v in fixed for v in visit.uses(binding)):
+                fixed.add(binding.var)
+        return fixed
+
+    def _frontier(self, own: set[GraphVar], result: GraphExpr) -> list[GraphVar]:
+        """What is fixed and not ``own``, and taken by what the function computes itself, in order of its making."""
+        taken = set(visit.uses(result))
+        for binding in self.bindings:
+            if binding.var not in self._fixed or binding.var in own:
+                taken.update(visit.uses(binding))
+        return [b.var for b in self.bindings if b.var in self._fixed and b.var not in own and b.var in taken]
+
+    def _pays(self, var: GraphVar) -> bool:
+        """False for what is written in more elements than it is computed from: it is made where it is used."""
+        value = self._values[var]
+        if not isinstance(var.type, TensorType):
+            return False
+        if isinstance(value, OperatorCall) and operators.get(value.op).kind in _MAPS:
+            return _elements(var.type) <= sum(_elements(type_of(a, {})) for a in set(value.args))
+        return True
+
+    def _below(self, roots: Iterable[GraphVar]) -> set[GraphVar]:
+        """The variables and all that they are computed from."""
+        found: set[GraphVar] = set()
+        stack = list(roots)
+        while stack:
+            var = stack.pop()
+            if var not in found and var in self._values:
+                found.add(var)
+                stack.extend(visit.uses(self._values[var]))
+        return found
+
+
+class _Constants(visit.GraphMutator):
+    """The constants that a function takes, as parameters in order of their use; each content once.
+
+    Attributes:
+        params: the new parameters.
+        texts: where the content of each comes from, after those that the function had before.
+        prepared: by variable, name and text of the parameter that it becomes where it is used.
+    """
+
+    def __init__(self, texts: Iterable[str], names: Iterable[str]) -> None:
+        super().__init__()
+        self.params: list[GraphVar] = []
+        self.texts = list(texts)
+        self.prepared: dict[GraphVar, tuple[str, str]] = {}
+        self._names = set(names)
+        self._contents: dict[ConstantData, GraphVar] = {}
+
+    def mutate_OperatorCall(self, call: OperatorCall) -> GraphExpr:
+        """An operator's numbers stay constants."""
+        args = tuple(a if isinstance(a, Constant) and is_immediate(a.data) else self.mutate(a) for a in call.args)
+        return call if all(map(is_, args, call.args)) else replace(call, args=args)
+
+    def mutate_Constant(self, constant: Constant) -> GraphExpr:
+        data = constant.data
+        if data not in self._contents:
+            kind = type_of(constant, {})
+            self._contents[data] = self._add(constant.note or "constant", kind, f"sha256:{data.digest}")
+        return self._contents[data]
+
+    def mutate_GraphVar(self, var: GraphVar) -> GraphExpr:
+        if var not in self.variables and var in self.prepared:
+            label, text = self.prepared[var]
+            self.variables[var] = self._add(label, var.type, text)
+        return self.variables.get(var, var)
+
+    def _add(self, label: str, kind: Type, text: str) -> GraphVar:
+        name = unique_name(identifier(label), self._names)
+        self._names.add(name)
+        param = GraphVar(name, kind)
+        self.params.append(param)
+        self.texts.append(text)
+        return param
+
+
+def _elements(kind: Type) -> int:
+    """How many a tensor of constant shape has."""
+    assert isinstance(kind, TensorType)
+    shape = dims.constants(kind.shape)
+    assert shape is not None
+    return math.prod(shape)
