@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from clients.sdk.future import Future
 from clients.sdk.session import Session
@@ -15,6 +16,8 @@ from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame
 #: Up to this size a tensor's bytes are copied and sent behind the caller's back; its failure shows at its first use.
 #: Larger ones are waited for, which costs a round trip in addition to a longer time on the wire.
 EAGER_BYTES = 1 << 20
+#: Constants below this size are sent along whether the device has them or not: looking would take as long.
+KEPT_BYTES = 64 << 10
 #: Broken connections that one upload survives.
 _RESUMES = 5
 
@@ -46,24 +49,80 @@ def upload(session: Session, number: int, shape: tuple[int, ...], dtype: str, vi
                 raise
 
 
-def upload_constant(session: Session, number: int, shape: tuple[int, ...], dtype: str, view: memoryview) -> bool:
-    """Like ``upload``, but sends nothing where the device knows the content from before. True if it did."""
-    digest = hashlib.sha256(view).digest()
-    reuse: Future[Reply.Progressed] = Future(session)
-    session.send(
-        [
-            (allocate_frame(number, shape, dtype), None),
-            (RequestFrame(request=1, reuse=RequestFrame.Reuse(tensor=number, sha256=digest)), None),
-        ],
-        [reuse],
-    )
-    if reuse.result().bytes == len(view):
-        return True
-    kept: Future[None] = Future(session)
-    keep = RequestFrame(request=1, keep=RequestFrame.Keep(tensor=number, sha256=digest))
-    session.send([*parts(number, view), (keep, None)], [kept])
-    kept.result()
-    return False
+@dataclass(frozen=True)
+class Content:
+    """A constant on its way to tensor ``number``.
+
+    Attributes:
+        number: what the device calls the tensor.
+        shape, dtype, nbytes: of the tensor.
+        digest: hex SHA-256 of its bytes.
+        read: gives its bytes; called where the device does not have them.
+    """
+
+    number: int
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+    digest: str
+    read: Callable[[], memoryview]
+
+
+def upload_constant(session: Session, number: int, shape: tuple[int, ...], dtype: str, view: memoryview) -> None:
+    """Like ``upload``, but sends nothing where the device knows the content from before."""
+    digest = hashlib.sha256(view).hexdigest()
+    upload_constants(session, [Content(number, shape, dtype, len(view), digest, lambda: view)])
+
+
+def upload_constants(session: Session, contents: Sequence[Content]) -> None:
+    """Makes a tensor of each content. The device is asked for all at once which it knows from before; the others are
+    sent one behind the other, and kept there for later leases. Nothing is copied here but what is just being sent.
+
+    Raises:
+        LimitExceeded: they do not fit.
+        Unavailable: the connection broke again and again.
+        NotFound, InvalidArtifact: what ``read`` raises; then some tensors have no content.
+    """
+    asked: list[Future[Reply.Progressed]] = []
+    frames: list[Part] = []
+    for content in contents:
+        frames.append((allocate_frame(content.number, content.shape, content.dtype), None))
+        if content.nbytes >= KEPT_BYTES:
+            reuse = RequestFrame.Reuse(tensor=content.number, sha256=bytes.fromhex(content.digest))
+            frames.append((RequestFrame(request=1, reuse=reuse), None))
+            asked.append(Future(session))
+    session.send(frames, asked)
+    answers = iter(asked)
+    known = [c.nbytes >= KEPT_BYTES and next(answers).result().bytes == c.nbytes for c in contents]
+    sent = [(content, _send(session, content)) for content, there in zip(contents, known) if not there]
+    for content, future in sent:
+        for broken in range(_RESUMES + 1):
+            try:
+                (_send(session, content, again=True) if broken else future).result()
+                break
+            except errors.Unavailable:
+                if broken == _RESUMES:
+                    raise
+
+
+def _send(session: Session, content: Content, *, again: bool = False) -> Future[None]:
+    """Sends a content; ``again``: what of it is not there, after the connection broke."""
+    arrived = _arrived(session, content.number) if again else 0
+    frames: list[Part] = []
+    if arrived is None:
+        frames.append((allocate_frame(content.number, content.shape, content.dtype), None))
+    sent: Future[None] = Future(session)
+    session.send([*frames, *_content_parts(content, first=arrived or 0)], [sent])
+    return sent
+
+
+def _content_parts(content: Content, *, first: int = 0) -> Iterator[Part]:
+    """The frames that fill the content's tensor; the last one, and no other, is answered."""
+    kept = content.nbytes >= KEPT_BYTES
+    yield from parts(content.number, content.read(), first=first, answered=not kept)
+    if kept:
+        keep = RequestFrame.Keep(tensor=content.number, sha256=bytes.fromhex(content.digest))
+        yield RequestFrame(request=1, keep=keep), None
 
 
 def parts(number: int, view: memoryview, *, first: int = 0, answered: bool = False) -> Iterator[Part]:

@@ -8,6 +8,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -144,11 +145,32 @@ class LocalStore:
         except FileNotFoundError:
             raise self._missing(digest) from None
 
-    def upload(self, digest: str, size: int) -> LocalUpload:
-        """Begins to take an object of known digest and size in pieces. Raises ResourceExhausted, NotFound (digest)."""
+    def upload(self, digest: str, size: int, *, durable: bool = True) -> LocalUpload:
+        """Begins to take an object of known digest and size in pieces. Raises ResourceExhausted, NotFound (digest).
+
+        Args:
+            durable: wait until the disk has it; else a machine that loses power may have a damaged object, which
+                reading finds out.
+        """
         self._path(digest)
         self._check_room(size)
-        return LocalUpload(self, self._incoming / f"{secrets.token_hex(16)}{SCRATCH_SUFFIX}", digest, size)
+        scratch = self._incoming / f"{secrets.token_hex(16)}{SCRATCH_SUFFIX}"
+        return LocalUpload(self, scratch, digest, size, durable=durable)
+
+    def used(self, digest: str) -> None:
+        """Notes that the object was of use now, see ``by_use``; nothing happens when it is not there."""
+        with suppress(OSError):
+            os.utime(self._path(digest))
+
+    def by_use(self) -> list[tuple[str, int]]:
+        """(digest, bytes) of all objects, those first that were put, or of ``used``, longest ago."""
+        found = []
+        for path in self._paths():
+            with suppress(FileNotFoundError):
+                facts = path.stat()
+                found.append((facts.st_mtime_ns, path.parent.name + path.name, facts.st_size))
+        self._total = sum(size for _, _, size in found)
+        return [(digest, size) for _, digest, size in sorted(found)]
 
     def remove(self, digest: str) -> None:
         """Forgets an object; nothing happens when it is not there."""
@@ -166,7 +188,7 @@ class LocalStore:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all objects: counted when opened, kept up with what this instance did since."""
+        """Bytes of all objects: counted when opened and by ``by_use``, kept up with what this instance did since."""
         return self._total
 
     def _paths(self) -> Iterator[Path]:
@@ -218,15 +240,16 @@ class LocalStore:
 class LocalUpload:
     """An object on its way into a LocalStore; leaving the ``with`` block unfinished drops it."""
 
-    def __init__(self, store: LocalStore, scratch: Path, digest: str, size: int) -> None:
+    def __init__(self, store: LocalStore, scratch: Path, digest: str, size: int, *, durable: bool) -> None:
         self._store, self._scratch, self._digest, self._size = store, scratch, digest, size
+        self._durable = durable
         self._hash, self._received = hashlib.sha256(), 0
         try:
             self._file = open(scratch, "xb")  # noqa: SIM115 - closed by __exit__
         except OSError as failure:
             raise write_error(failure, scratch) from failure
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """The next bytes. Raises ResourceExhausted, InvalidArtifact when there are more than announced."""
         self._received += len(data)
         if self._received > self._size:
@@ -245,7 +268,8 @@ class LocalUpload:
             raise InvalidArtifact(f"the bytes that came for artifact {self._digest[:12]} do not match its digest")
         try:
             self._file.flush()
-            os.fsync(self._file.fileno())
+            if self._durable:
+                os.fsync(self._file.fileno())
             self._file.close()
         except OSError as failure:
             raise write_error(failure, self._scratch) from failure

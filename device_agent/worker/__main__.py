@@ -23,7 +23,7 @@ from crossfarm.wire.tensors import STREAM_OPTIONS
 from crossfarm.wire.v1.artifact_pb2 import Variant
 from device_agent import drivers
 from device_agent.drivers.base import Program
-from device_agent.worker.artifacts import Cache, Resolver
+from device_agent.worker.artifacts import CONSTANT_CACHE_BYTES, Cache, Resolver
 from device_agent.worker.control import EXIT_OK, EXIT_TIME_LIMIT, Control
 from device_agent.worker.executor import Executor
 from device_agent.worker.limits import Limits, Watchdog, confine_memory
@@ -87,7 +87,7 @@ class Worker:
             self._device,
             load=self._load,
             artifacts=Resolver(Cache(state / "artifacts"), self._options.store),
-            constants=Cache(state / "constants"),
+            constants=Cache(state / "constants", CONSTANT_CACHE_BYTES),
             logs=self._logs,
             limits=limits,
             watchdog=watchdog,

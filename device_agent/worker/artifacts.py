@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 
 from crossfarm import errors
 from crossfarm.artifact.store import LocalStore
 from crossfarm.wire import channels, status
+from crossfarm.wire.tensors import CHUNK_BYTES
 from crossfarm.wire.v1.compiler_pb2 import FetchRequest
 from crossfarm.wire.v1.compiler_pb2_grpc import CompilerStub
 
 log = logging.getLogger(__name__)
 
 MAX_ARTIFACT_BYTES = 2 << 30
-#: What the agent keeps on its disk at most, of each kind.
+#: What the agent keeps on its disk at most: of artifacts, and of constants, whose models may be of some GB each. And
+#: neither ever takes more than half of the space that others leave.
 CACHE_BYTES = 4 << 30
+CONSTANT_CACHE_BYTES = 64 << 30
 _FETCH_SECONDS = 300.0
 
 
 class Cache:
-    """A directory of contents by digest that makes room for what comes by dropping others.
+    """A directory of contents by digest that makes room for what comes by dropping what was used longest ago.
 
     Args:
         directory: shared by all of an agent's workers; made on first use.
@@ -34,7 +39,7 @@ class Cache:
 
     @cached_property
     def _store(self) -> LocalStore:
-        return LocalStore(self._directory, max_bytes=self._max_bytes)
+        return LocalStore(self._directory)
 
     def get(self, digest: str, size: int) -> memoryview | None:
         """The content, verified; None where it is not there, is damaged or has another size."""
@@ -42,18 +47,65 @@ class Cache:
             data = self._store.get(digest)
         except (errors.NotFound, errors.InvalidArtifact, errors.UsageError):
             return None
+        self._store.used(digest)
         return memoryview(data) if len(data) == size else None
+
+    def copy(self, digest: str, size: int, write: Callable[[int, memoryview], None]) -> bool:
+        """Hands the content to ``write`` piece by piece, as (offset, bytes). False where it is not there, has another
+        size or is damaged: what was written by then is worth nothing."""
+        hashed = hashlib.sha256()
+        try:
+            if self._store.size(digest) != size:
+                return False
+            for at in range(0, size, CHUNK_BYTES):
+                part = self._store.read(digest, at, CHUNK_BYTES)
+                hashed.update(part)
+                write(at, memoryview(part)[: size - at])
+        except (errors.NotFound, errors.UsageError):
+            return False
+        if hashed.hexdigest() != digest:
+            self._store.remove(digest)
+            return False
+        self._store.used(digest)
+        return True
 
     def put(self, content: bytes) -> None:
         """Keeps the content if there is or can be made room; a cache that cannot is no error."""
+        self.keep(hashlib.sha256(content).hexdigest(), len(content), [memoryview(content)])
+
+    def keep(self, digest: str, size: int, parts: Iterable[memoryview]) -> None:
+        """Like ``put``, content in pieces. Raises InvalidArtifact where it has another digest."""
         try:
-            for digest in list(self._store.digests()):
-                if self._store.total_bytes + len(content) <= self._max_bytes:
-                    break
-                self._store.remove(digest)
-            self._store.put(content)
+            if self._store.has(digest):
+                self._store.used(digest)
+                return
+            self._make_room(size)
+            # Reading finds out what a power failure damaged: nobody waits for the disk.
+            with self._store.upload(digest, size, durable=False) as upload:
+                for part in parts:
+                    upload.write(part)
+                upload.finish()
+        except errors.InvalidArtifact:
+            raise
         except errors.Error as failure:
             log.warning("not kept in the cache: %s", failure.message)
+
+    def _make_room(self, size: int) -> None:
+        """Raises ResourceExhausted, having dropped nothing, where the content is too large for this cache."""
+        free = shutil.disk_usage(self._store.directory).free
+        held = self._store.total_bytes
+        if held + size <= min(self._max_bytes, held + free // 2):
+            return
+        entries = self._store.by_use()
+        held = self._store.total_bytes
+        most = min(self._max_bytes, held + free // 2)
+        if size > most:
+            raise errors.ResourceExhausted(f"a content of {size:,} bytes; there is room for {most:,}")
+        for digest, freed in entries:
+            if held + size <= most:
+                break
+            self._store.remove(digest)
+            held -= freed
 
 
 class Resolver:

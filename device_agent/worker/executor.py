@@ -6,7 +6,6 @@ when the stream that brought it breaks.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from crossfarm import errors
 from crossfarm.artifact import Signature
+from crossfarm.artifact.store import check_digest
 from crossfarm.ir import dtype as dtypes
 from crossfarm.wire.tensors import CHUNK_BYTES, Packet, done_message, encode
 from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame, SessionRequest, SessionResponse
@@ -412,23 +412,22 @@ class Executor:
 
     def _reuse(self, frame: RequestFrame) -> Reply:
         tensor = self._tensor(frame.reuse.tensor)
-        content = self._constants.get(frame.reuse.sha256.hex(), tensor.bytes)
-        if content is not None:
-            for at in range(0, tensor.bytes, CHUNK_BYTES):
-                tensor.memory.write(at, content[at : at + CHUNK_BYTES])
+        if self._constants.copy(frame.reuse.sha256.hex(), tensor.bytes, tensor.memory.write):
             tensor.arrived = tensor.bytes
         return Reply(progressed=Reply.Progressed(bytes=tensor.arrived))
 
     def _keep(self, frame: RequestFrame) -> None:
         tensor = self._tensor(frame.keep.tensor)
-        content = bytes(tensor.memory.read(0, tensor.bytes))
-        found = hashlib.sha256(content)
-        if found.digest() != frame.keep.sha256:
+        # piece by piece: a second copy of large constants may be more than the worker has memory for
+        places = range(0, tensor.bytes, CHUNK_BYTES)
+        parts = (tensor.memory.read(at, min(CHUNK_BYTES, tensor.bytes - at)) for at in places)
+        try:
+            self._constants.keep(check_digest(frame.keep.sha256.hex()), tensor.bytes, parts)
+        except (errors.InvalidArtifact, errors.NotFound):
             raise errors.ArgumentError(
-                f"the content of tensor {frame.keep.tensor} has digest {found.hexdigest()[:12]}, not the one given",
+                f"the content of tensor {frame.keep.tensor} has not the digest given ({frame.keep.sha256.hex()[:12]})",
                 hint="it was changed on the way or by a call; upload it again",
-            )
-        self._constants.put(content)
+            ) from None
 
     def _fetch(self, frame: RequestFrame, out: Outbox) -> Packets:
         self._seen = max(self._seen, frame.request)
