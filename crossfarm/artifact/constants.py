@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from crossfarm.artifact.signature import MAX_ELEMENTS
+from crossfarm.artifact.signature import MAX_ELEMENTS, is_output
 from crossfarm.artifact.sizes import Size
 from crossfarm.errors import InvalidArtifact, NotFound
 from crossfarm.ir import dtype as dt
@@ -132,18 +132,14 @@ def _check_prepared(entry: EntryPoint, parameter: Parameter, origin: Origin, ent
     maker = entries.get(origin.function)
     if maker is None:
         raise _wrong(entry, parameter, f"is made by function {origin.function[:80]!r}, which is not there")
-    outputs = [p for p in maker.parameters if _is_output(p)]
-    if not all(_is_output(p) or p.constant for p in maker.parameters):
+    outputs = [p for p in maker.parameters if is_output(p)]
+    if not all(is_output(p) or p.constant for p in maker.parameters):
         raise _wrong(entry, parameter, f"is made by function {maker.name!r}, whose inputs are not all constants")
     if origin.output >= len(outputs):
         raise _wrong(entry, parameter, f"is output {origin.output} of {maker.name!r}, which has {len(outputs)}")
     made = outputs[origin.output]
     if made.dtype != parameter.dtype or shape_of(made) != shape_of(parameter):
         raise _wrong(entry, parameter, f"is not of the dtype and shape that {maker.name!r} gives {made.name!r}")
-
-
-def _is_output(parameter: Parameter) -> bool:
-    return parameter.kind == Parameter.BUFFER and parameter.role == Parameter.OUT
 
 
 def _wrong(entry: EntryPoint, parameter: Parameter, what: str) -> InvalidArtifact:

@@ -59,6 +59,7 @@ class Signature:
         parameters: the entry's, as a tuple.
         inputs: indices of the parameters that a caller gives: scalars and buffers that are read.
         outputs: indices of the buffers that are only written: returned unless the caller gives them.
+        constants: indices of the buffers that who loads the artifact gives, see ``crossfarm.artifact.constants``.
 
     Raises:
         InvalidArtifact: the entry point is malformed; the message names function and parameter.
@@ -69,8 +70,10 @@ class Signature:
         self.entry = entry
         self.parameters = tuple(entry.parameters)
         self.symbols = tuple(entry.symbols)
-        self.outputs = tuple(i for i, p in enumerate(self.parameters) if _is_output(p))
-        self.inputs = tuple(i for i, p in enumerate(self.parameters) if not _is_output(p))
+        self.constants = tuple(i for i, p in enumerate(self.parameters) if p.constant)
+        self.outputs = tuple(i for i, p in enumerate(self.parameters) if is_output(p) and not p.constant)
+        self.inputs = tuple(i for i, p in enumerate(self.parameters) if not is_output(p) and not p.constant)
+        self._callers = tuple(i for i, p in enumerate(self.parameters) if not p.constant)
         self._cache: dict[Any, Binding] = {}
         self._check()
         integers = (*dt.INTS, *dt.UINTS)
@@ -91,18 +94,20 @@ class Signature:
                         self._definitions[expr.symbol].append((i, axis, of_shape))
 
     def arrange(self, args: Sequence[Any], out: Any = None) -> list[Any]:
-        """What a caller wrote as one entry per parameter, None where an output is to be made.
+        """What a caller wrote as one entry per parameter, None for constants and where an output is to be made.
 
         Args:
-            args: the inputs in parameter order; or one argument for each parameter, outputs included.
+            args: the inputs in parameter order; or one argument for each parameter but constants, outputs included.
             out: the output to fill, or a sequence of them (None entries allowed) where there are several.
 
         Raises:
             ArgumentError: wrong number of arguments or of outputs.
         """
         placed: list[Any] = [None] * len(self.parameters)
-        if len(args) == len(self.parameters) and out is None:
-            return list(args)
+        if len(args) == len(self._callers) and out is None:
+            for i, arg in zip(self._callers, args):
+                placed[i] = arg
+            return placed
         if len(args) != len(self.inputs):
             raise ArgumentError(
                 f"{self.name} takes {_count(len(self.inputs), 'argument')} ({self._names(self.inputs)}), "
@@ -127,7 +132,7 @@ class Signature:
 
         Args:
             args: buffers as anything with ``shape`` (a tuple) and ``dtype`` (numpy's, or a name); scalars as Python or
-                numpy numbers; None for an output that is to be made.
+                numpy numbers; None for an output that is to be made, and for a constant that is yet to come.
 
         Raises:
             ArgumentError: number, dtype, shape or kind of an argument; names function, parameter, expected and got.
@@ -212,7 +217,7 @@ class Signature:
             self._check_scalar(index, p.dtype, arg)
             return None
         if arg is None:
-            if not _is_output(p):
+            if not is_output(p) and not p.constant:
                 raise ArgumentError(f"{self.name}: argument {p.name} is missing", hint=f"its signature is {self}")
             return None
         shape, dtype = getattr(arg, "shape", None), getattr(arg, "dtype", None)
@@ -322,7 +327,8 @@ class Signature:
                 raise InvalidArtifact(f"{where} has {len(p.shape)} dimensions and {len(p.strides)} strides")
 
 
-def _is_output(parameter: Parameter) -> bool:
+def is_output(parameter: Parameter) -> bool:
+    """True for a buffer that is only written."""
     return parameter.kind == Parameter.BUFFER and parameter.role == Parameter.OUT
 
 

@@ -182,3 +182,27 @@ def test_remembered_shapes_do_not_grow_without_end(main: Signature) -> None:
     for m in range(3000):
         assert main.bind([A, np.empty((128, m), np.float32), 0, None]).symbols == (4, m)
     assert len(main._cache) <= 1024
+
+
+def test_constants_are_neither_asked_for_nor_returned() -> None:
+    entry = samples.entry_point()
+    entry.parameters.add(
+        name="W",
+        kind=Parameter.BUFFER,
+        dtype="float32",
+        role=Parameter.IN,
+        shape=[expression(3, {})],
+        constant="sha256:" + "0" * 64,
+    )
+    f = Signature(entry)
+    assert str(f) == str(Signature(samples.entry_point()))
+    assert f.constants == (4,)
+    placed = f.arrange([A, B, 3])
+    assert placed[-1] is None
+    assert f.arrange([A, B, 3, C])[3:] == [C, None]
+    assert f.bind(placed).shapes[-1] == (3,)
+    assert f.bind([*placed[:-1], np.zeros(3, np.float32)]).nbytes[-1] == 12
+    with pytest.raises(ArgumentError, match="takes 3 arguments"):
+        f.arrange([A, B, 3, C, np.zeros(3, np.float32)])
+    with pytest.raises(ArgumentError, match=r"W must have shape \(3,\)"):
+        f.bind([*placed[:-1], np.zeros(4, np.float32)])
