@@ -24,6 +24,7 @@ from benchmarks.cpu.turns import Effort as CodeEffort
 from benchmarks.crossfarm_side import crossfarm_side
 from benchmarks.devices import comparison as devices
 from benchmarks.floors import grpc_floor
+from benchmarks.models.comparison import models
 from benchmarks.processes import REPOSITORY, slow_link
 from benchmarks.report import Row, as_json, markdown, update_document
 from benchmarks.tvm import tvm_peer
@@ -32,6 +33,8 @@ from crossfarm.target import Target
 
 PROGRAM = Path(__file__).parent / "programs" / "small.py"
 DOCUMENT = REPOSITORY / "docs" / "performance.md"
+#: The sections on the CPU, whole models last.
+CODE = {**code.SECTIONS, "models": models}
 #: How long other work is looked for before the run, and how much of it is told of.
 _LOOK_SECONDS, _QUIET_PERCENT = 2.0, 10.0
 #: Rounds of a ``--quick`` run.
@@ -40,7 +43,7 @@ _QUICK_ROUNDS = 2
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="crossfarm beside its peers, in one run")
-    known = [*SECTIONS, *code.SECTIONS, *devices.SECTIONS]
+    known = [*SECTIONS, *CODE, *devices.SECTIONS]
     parser.add_argument("--only", choices=known, action="append", help="a part of the tables; repeatable")
     parser.add_argument("--quick", action="store_true", help="fewer sizes and rounds: a look, no figures to publish")
     parser.add_argument("--rounds", type=int, default=Effort.rounds, help="turns of each side at the farm (default: 7)")
@@ -67,7 +70,7 @@ def main() -> int:
             effort = Effort(rounds=_QUICK_ROUNDS if options.quick else options.rounds)
             texts[""], samples["farm"] = _farm(farm_sections, effort, Path(folder), busy)
             print(texts[""])
-        if code_sections := [name for name in code.SECTIONS if name in wanted]:
+        if code_sections := [name for name in CODE if name in wanted]:
             texts["code"], samples["code"] = _code(code_sections, options.quick, Path(folder), busy)
             print(texts["code"])
         if device_sections := [name for name in devices.SECTIONS if name in wanted]:
@@ -112,7 +115,7 @@ def _code(sections: list[str], quick: bool, scratch: Path, busy: float) -> tuple
     ):
         for name in sections:
             print(f"measuring {name} …", file=sys.stderr)
-            tables += code.SECTIONS[name](bench)
+            tables += CODE[name](bench)
         used = ", ".join([*bench.versions, f"{bench.threads} threads each"])
         conditions = (
             f"{_machine(busy)} of {_core(bench.device.target)}; {used}; medians, sides in turns, ± half the distance "

@@ -3,12 +3,14 @@
 Imports nothing of crossfarm, as it runs in the peers' own environments. A peer reads one JSON object a line from
 standard input and answers each with one line on standard output. ``{"do": "prepare", "work": …}`` makes a kind of work
 ready and is answered with the ``seconds`` of its second run, or ``unsupported`` and the reason; ``{"do": "measure",
-"repeat": 3, "min_seconds": 0.01}`` takes samples of it; ``{"do": "result"}`` gives some of its output's elements.
+"repeat": 3, "min_seconds": 0.01}`` takes samples of it; ``{"do": "result"}`` gives some of its output's elements;
+``{"do": "memory"}`` the most bytes that the process has had in memory so far.
 """
 
 from __future__ import annotations
 
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -92,6 +94,8 @@ def serve(name: str, prepare: Callable[[Work], Runner]) -> None:
                 return {"seconds": samples(runner, request["repeat"], request["min_seconds"])}
             case "result" if runner is not None:
                 return {"values": probe(runner.output())}
+            case "memory":
+                return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
             case unknown:
                 raise ValueError(f"there is nothing to {unknown}")
 

@@ -7,10 +7,14 @@ call, a register tile of 8 rows, panels distributed over the threads. It takes s
 from __future__ import annotations
 
 import argparse
+import time
+from typing import Any
 
 import numpy as np
+import onnx
 import tvm
-from tvm import s_tir
+from tvm import relax, s_tir
+from tvm.relax.frontend.onnx import from_onnx
 
 from benchmarks.peers.serving import Array, Runner, Unsupported, Work, inputs, serve
 
@@ -26,7 +30,7 @@ class Compiled:
         device = tvm.cpu()
         self._output = tvm.runtime.empty(work["output"], "float32", device)
         self._arguments = [*(tvm.runtime.tensor(array, device) for array in inputs(*work["inputs"])), self._output]
-        self._compiled = tvm.compile(module, target=tvm.target.Target({"kind": "llvm", "mcpu": cpu}))
+        self._compiled = tvm.compile(module, target=tvm.target.Target(_target(cpu)))
         self._evaluate = self._compiled.mod.time_evaluator
         self._device = device
         self._compiled["main"](*self._arguments)
@@ -36,6 +40,30 @@ class Compiled:
 
     def output(self) -> Array:
         return np.asarray(self._output.numpy())
+
+
+class CompiledModel:
+    """An ONNX model through TVM's frontend and default pipeline, on its virtual machine."""
+
+    def __init__(self, work: Work, cpu: str) -> None:
+        module = from_onnx(onnx.load(work["program"]), keep_params_in_input=False)
+        self._machine = relax.VirtualMachine(tvm.compile(module, tvm.target.Target(_target(cpu))), tvm.cpu())
+        self._arguments = [tvm.runtime.tensor(array, tvm.cpu()) for array in inputs(*work["inputs"])]
+        self._result: Any = None
+
+    def run(self, times: int) -> float:
+        began = time.perf_counter()
+        for _ in range(times):
+            self._result = self._machine["main"](*self._arguments)
+        return (time.perf_counter() - began) / times
+
+    def output(self) -> Array:
+        result = self._result if hasattr(self._result, "numpy") else self._result[0]
+        return np.asarray(result.numpy())
+
+
+def _target(cpu: str) -> dict[str, str]:
+    return {"kind": "llvm", "mcpu": cpu}
 
 
 def schedule(module: tvm.IRModule, sizes: dict[str, int]) -> tvm.IRModule:
@@ -74,6 +102,8 @@ def main() -> None:
     options = parser.parse_args()
 
     def prepare(work: Work) -> Runner:
+        if work["op"] == "model":
+            return CompiledModel(work, options.cpu)
         module = tvm.script.from_source(work["program"])
         if options.schedule == "hand":
             if work["op"] != "matmul":

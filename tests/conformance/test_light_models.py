@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-
-from clients.sdk import Device, Farm
 from crossfarm.frontends.onnx import load
-from tests.conformance import light_models as light
-from tests.conformance.light_models import Array
+
+from benchmarks.models import light
+from benchmarks.models.light import Array
+from clients.sdk import Device, Farm
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]
 
@@ -52,7 +52,5 @@ def test_random_weights_give_what_onnx_runtime_gives(
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # the files list initializers as inputs, which it warns of one by one
     session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-    stored = {tensor.name for tensor in model.graph.initializer}
-    (given,) = (value.name for value in model.graph.input if value.name not in stored)
-    (wanted,) = session.run(None, {given: x})
+    (wanted,) = session.run(None, {light.given(model): x})
     light.close(run(farm, on_fresh_device, file, x), wanted)

@@ -27,11 +27,17 @@ def path(name: str) -> Path:
     return _FOLDER / f"light_{name}.onnx"
 
 
+def given(model: onnx.ModelProto) -> str:
+    """The name of the model's only input that is no initializer."""
+    stored = {tensor.name for tensor in model.graph.initializer}
+    (name,) = (value.name for value in model.graph.input if value.name not in stored)
+    return name
+
+
 def data(model: onnx.ModelProto) -> Array:
     """The input that the shipped output belongs to: rising from 0 to 1."""
-    stored = {tensor.name for tensor in model.graph.initializer}
-    (given,) = (value for value in model.graph.input if value.name not in stored)
-    shape = tuple(d.dim_value for d in given.type.tensor_type.shape.dim)
+    (value,) = (value for value in model.graph.input if value.name == given(model))
+    shape = tuple(d.dim_value for d in value.type.tensor_type.shape.dim)
     count = int(np.prod(shape))
     return (np.arange(count).reshape(shape) / count).astype(np.float32)
 
