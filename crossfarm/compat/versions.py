@@ -2,6 +2,7 @@
 
 ``ir_version``
     1  2026-11  PrimFuncs: expressions, statements, blocks, buffers, symbolic sizes.
+    2  2026-11  Graph functions, constant tensors; a module without them is still read by readers of version 1.
 ``artifact_version``
     1  2026-11  Manifest with variants, entry points and sections.
 ``record_version``
@@ -14,8 +15,8 @@
     1  2026-11  ``int32_t f(void *workspace, uint64_t *slots)``, see NativeEntry in proto/crossfarm/v1/artifact.proto.
 """
 
-IR_VERSION = 1
-IR_READABLE = (1, 1)
+IR_VERSION = 2
+IR_READABLE = (1, 2)
 
 ARTIFACT_VERSION = 1
 ARTIFACT_READABLE = (1, 1)

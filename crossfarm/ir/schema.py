@@ -15,8 +15,16 @@ from crossfarm.ir import expr, stmt
 from crossfarm.ir.buffer import SCOPES, Buffer, BufferRegion
 from crossfarm.ir.dtype import SCALARS
 from crossfarm.ir.expr import Expr, Range, Var
+from crossfarm.ir.graph import expr as graph
+from crossfarm.ir.graph import types
+from crossfarm.ir.graph.constant import ConstantData
+from crossfarm.ir.graph.expr import GraphExpr, GraphVar
+from crossfarm.ir.graph.operators import OPERATORS as GRAPH_OPERATORS
 from crossfarm.ir.intrinsics import INTRINSICS
 from crossfarm.ir.stmt import AXIS_KINDS, LOOP_KINDS, IterVar, Stmt
+
+#: Limit on what is read and written. A large network's module is some hundred thousand nodes of about 10 bytes.
+MAX_NODES = 1 << 20
 
 
 class Numbers:
@@ -44,6 +52,7 @@ LOOPS = _counted("loop kind", LOOP_KINDS)
 AXES = _counted("axis kind", AXIS_KINDS)
 MEMORY = _counted("scope", SCOPES)
 CALLS = Numbers("intrinsic", {name: row.id for name, row in INTRINSICS.items()})
+GRAPH_CALLS = Numbers("graph operator", {name: row.id for name, row in GRAPH_OPERATORS.items()})
 
 
 @dataclass(frozen=True)
@@ -54,13 +63,13 @@ class Field:
         name: in the Python class and in the proto message.
         kind: ``node``, ``optional`` (node or None), ``nodes`` (tuple), ``annotations`` (mapping of str to attribute
             values), ``attr`` (one attribute value), ``text``, ``dtype``, ``integer``, ``count`` (0 to 2**32 - 1),
-            ``float``, or ``choice`` (a name of ``numbers``).
-        of: class of the child or children.
+            ``float``, ``flag``, ``constant`` (ConstantData), or ``choice`` (a name of ``numbers``).
+        of: class or classes of the child or children.
     """
 
     name: str
     kind: str
-    of: type = Expr
+    of: type | tuple[type, ...] = Expr
     numbers: Numbers | None = None
 
 
@@ -72,11 +81,11 @@ class NodeSpec:
     wire: str
     fields: tuple[Field, ...]
     since: int = 1
-    #: Variables and buffers are shared by reference; every other node has one parent.
+    #: Variables, buffers and graph variables are shared by reference; every other node has one parent.
     shared: bool = field(default=False, kw_only=True)
 
 
-def _node(*names: str, of: type = Expr) -> tuple[Field, ...]:
+def _node(*names: str, of: type | tuple[type, ...] = Expr) -> tuple[Field, ...]:
     return tuple(Field(name, "node", of) for name in names)
 
 
@@ -90,6 +99,10 @@ _BUFFER = Field("buffer", "node", Buffer)
 _VAR = Field("var", "node", Var)
 _INDICES = Field("indices", "nodes")
 _ANNOTATIONS = Field("annotations", "annotations")
+_ARGS = Field("args", "nodes", GraphExpr)
+_OUT = Field("out", "nodes", types.TensorType)
+_TYPE = Field("type", "node", types.TYPES)
+_GRAPH_VAR = Field("var", "node", GraphVar)
 
 SPECS: tuple[NodeSpec, ...] = (
     NodeSpec(expr.Var, "var", (_text("name"), _DTYPE), shared=True),
@@ -162,10 +175,49 @@ SPECS: tuple[NodeSpec, ...] = (
         "block_realize",
         (Field("iter_values", "nodes"), *_node("predicate"), *_node("block", of=stmt.Block)),
     ),
+    *(
+        NodeSpec(cls, wire, fields, since=2, shared=cls is GraphVar)
+        for cls, wire, fields in (
+            (types.TensorType, "tensor_type", (Field("shape", "nodes"), _DTYPE)),
+            (types.TupleType, "tuple_type", (Field("fields", "nodes", types.TYPES),)),
+            (types.ShapeType, "shape_type", (Field("values", "nodes"),)),
+            (types.PrimType, "prim_type", (_DTYPE,)),
+            (GraphVar, "graph_var", (_text("name"), _TYPE)),
+            (graph.Constant, "constant", (Field("data", "constant"), _text("note"))),
+            (graph.ShapeExpr, "shape_expr", (Field("values", "nodes"),)),
+            (graph.PrimValue, "prim_value", _node("value")),
+            (graph.TupleExpr, "tuple_expr", (Field("fields", "nodes", GraphExpr),)),
+            (graph.TupleItem, "tuple_item", (*_node("value", of=GraphExpr), Field("index", "count"))),
+            (
+                graph.OperatorCall,
+                "operator_call",
+                (Field("op", "choice", numbers=GRAPH_CALLS), _ARGS, Field("attrs", "annotations"), _text("origin")),
+            ),
+            (graph.CallTIR, "call_tir", (_text("function"), _ARGS, _OUT, Field("sizes", "nodes"), _text("origin"))),
+            (graph.CallPacked, "call_packed", (_text("function"), _ARGS, _OUT)),
+            (graph.FunctionCall, "function_call", (_text("function"), _ARGS)),
+            (
+                graph.Conditional,
+                "conditional",
+                (*_node("condition", of=GraphExpr), *_node("then", "other", of=graph.Seq)),
+            ),
+            (graph.Binding, "binding", (_GRAPH_VAR, *_node("value", of=GraphExpr))),
+            (graph.MatchCast, "match_cast", (_GRAPH_VAR, *_node("value", of=GraphExpr), _TYPE)),
+            (
+                graph.BindingBlock,
+                "binding_block",
+                (Field("bindings", "nodes", (graph.Binding, graph.MatchCast)), Field("dataflow", "flag")),
+            ),
+            (graph.Seq, "binding_seq", (Field("blocks", "nodes", graph.BindingBlock), *_node("result", of=GraphExpr))),
+        )
+    ),
 )
 
 BY_CLASS: dict[type, NodeSpec] = {spec.cls: spec for spec in SPECS}
 BY_WIRE: dict[str, NodeSpec] = {spec.wire: spec for spec in SPECS}
+#: Names of fields that hold annotations: an empty mapping there has no node of its own.
+ANNOTATIONS = frozenset(f.name for spec in SPECS for f in spec.fields if f.kind == "annotations")
+SHARED: tuple[type, ...] = tuple(spec.cls for spec in SPECS if spec.shared)
 
 
 def children(node: Any) -> Iterator[tuple[str, Any]]:
@@ -200,7 +252,12 @@ def type_problem(node: Any) -> str | None:
     return None
 
 
-def _is_node(value: Any, of: type) -> bool:
+def class_names(of: type | tuple[type, ...]) -> str:
+    """For messages: as ``Binding or MatchCast``."""
+    return " or ".join(cls.__name__ for cls in (of if isinstance(of, tuple) else (of,)))
+
+
+def _is_node(value: Any, of: type | tuple[type, ...]) -> bool:
     return isinstance(value, of) and type(value) in BY_CLASS
 
 
@@ -225,6 +282,10 @@ def _fits(f: Field, value: Any) -> bool:
             return type(value) is int and 0 <= value < 1 << 32
         case "float":
             return type(value) is float
+        case "flag":
+            return type(value) is bool
+        case "constant":
+            return isinstance(value, ConstantData)
         case _:
             return isinstance(value, str)
 
@@ -235,13 +296,17 @@ def _wanted(f: Field) -> str:
             assert f.numbers is not None
             return f"a known {f.numbers.what}"
         case "nodes":
-            return f"a tuple of {f.of.__name__}"
+            return f"a tuple of {class_names(f.of)}"
         case "node" | "optional":
-            return f"an {f.of.__name__}" if f.of is Expr else f"a {f.of.__name__}"
+            return f"an {class_names(f.of)}" if f.of is Expr else f"a {class_names(f.of)}"
         case "integer" | "count":
             return "an int"
         case "text" | "dtype":
             return "a str"
+        case "flag":
+            return "a bool"
+        case "constant":
+            return "a ConstantData"
         case kind:
             return f"a {kind}"
 

@@ -2,7 +2,8 @@
 
 What counts: the kind of every node and every field of it, including dtypes, constants, annotations, attributes, block
 names, scopes, thread tags, function names and their privacy. What does not: names of variables and buffers, the
-module's name, the order of functions in a module and of keys in annotations.
+module's name, the order of functions in a module and of keys in annotations, and in graph functions where a node came
+from. Constant tensors are equal by digest. Attributes of an operator that were left out are its defaults.
 
 Variables and buffers are numbered where they are first met, in one fixed order; so bound ones are equal by binding
 position, free ones when one consistent one-to-one mapping exists. A NaN constant equals a NaN constant, and -0.0
@@ -18,12 +19,23 @@ from collections.abc import Iterator, Mapping
 from itertools import zip_longest
 from typing import Any
 
+from crossfarm.errors import InvalidModule
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.graph import operators
+from crossfarm.ir.graph.constant import ConstantData
+from crossfarm.ir.graph.expr import Function, OperatorCall
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.schema import BY_CLASS
 
-#: Fields that are names for people only.
-_UNSEEN = {("Var", "name"), ("Buffer", "name")}
+#: Fields that are for people only: names, and where something came from.
+_UNSEEN = {
+    ("Var", "name"),
+    ("Buffer", "name"),
+    ("GraphVar", "name"),
+    ("Constant", "note"),
+    ("OperatorCall", "origin"),
+    ("CallTIR", "origin"),
+}
 #: A path is a linked list of labels, last first: cheap to extend, spelled out only for a difference.
 _Path = tuple[Any, str] | None
 _Token = tuple[Any, ...]
@@ -78,11 +90,15 @@ def _tokens(root: Any) -> Iterator[tuple[_Path, _Token]]:
             head: list[Any] = [spec.wire]
             parts: list[tuple[Any, _Path]] = []
             for f in spec.fields:
-                value = getattr(item, f.name)
                 if (type(item).__name__, f.name) in _UNSEEN:
                     continue
-                if f.kind in ("text", "dtype", "choice", "integer", "count"):
+                value = getattr(item, f.name)
+                if f.kind == "annotations" and isinstance(item, OperatorCall):
+                    value = _complete(item)
+                if f.kind in ("text", "dtype", "choice", "integer", "count", "flag"):
                     head.append(value)
+                elif f.kind == "constant":
+                    head.extend(_content(value))
                 elif f.kind == "float":
                     head.append(_exact(value))
                 elif f.kind == "nodes":
@@ -111,6 +127,15 @@ def _plain(item: Any, path: _Path) -> tuple[_Token, list[tuple[Any, _Path]]]:
             (item.attrs, (path, "attrs")),
             (item.body, (path, "body")),
         ]
+    if isinstance(item, Function):
+        return ("graph function", len(item.params), item.private, item.pure), [
+            *((param, (path, f"params[{i}]")) for i, param in enumerate(item.params)),
+            (item.attrs, (path, "attrs")),
+            (item.body, (path, "body")),
+            (item.result, (path, "result")),
+        ]
+    if isinstance(item, ConstantData):
+        return ("constant", *_content(item)), []
     if isinstance(item, Mapping):
         keys = sorted(item)
         return ("mapping", *keys), [(item[key], (path, f"[{key!r}]")) for key in keys]
@@ -121,6 +146,18 @@ def _plain(item: Any, path: _Path) -> tuple[_Token, list[tuple[Any, _Path]]]:
     if item is None or isinstance(item, bool | int | str):
         return (type(item).__name__, item), []
     raise TypeError(f"{type(item).__name__} has no structure to compare")
+
+
+def _content(data: ConstantData) -> tuple[str, tuple[int, ...], str]:
+    return data.dtype, tuple(data.shape), data.digest
+
+
+def _complete(call: OperatorCall) -> Mapping[str, Any]:
+    """An operator's attributes with its defaults; as they are where they do not fit it, which the verifier tells."""
+    try:
+        return operators.get(call.op).complete(call.attrs)
+    except InvalidModule:
+        return call.attrs
 
 
 def _exact(value: float) -> str:

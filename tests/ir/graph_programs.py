@@ -5,13 +5,28 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from hypothesis import strategies as st
 
 from crossfarm.ir.expr import Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
-from crossfarm.ir.graph.expr import CallTIR, Conditional, FunctionCall, GraphExpr, Seq
-from crossfarm.ir.graph.types import TensorType
+from crossfarm.ir.graph.expr import (
+    Binding,
+    BindingBlock,
+    CallPacked,
+    CallTIR,
+    Conditional,
+    Function,
+    FunctionCall,
+    GraphExpr,
+    GraphVar,
+    PrimValue,
+    Seq,
+    ShapeExpr,
+    TupleExpr,
+)
+from crossfarm.ir.graph.types import PrimType, ShapeType, TensorType, TupleType
 from crossfarm.ir.module import IRModule
 from tests.ir.programs import buffer, f32, load, loop, op, store
 
@@ -58,3 +73,64 @@ def calls() -> IRModule:
 def _branch(functions: dict[str, Any], value: GraphExpr) -> Seq:
     inner = Builder(functions)
     return inner.seq(inner.bind(value, "inside"))
+
+
+@st.composite
+def modules(draw: st.DrawFn) -> IRModule:
+    """A module of one graph function ``main(x, y)`` over [n, 4]: sums, products, constants small and large, tuples,
+    conditionals and casts, each using what was made before."""
+    n = Var("n", "int64")
+    b = Builder()
+    kind = tensor(n, 4)
+    made = [b.parameter("x", kind), b.parameter("y", kind)]
+    flag = b.parameter("flag", tensor(dtype="bool"))
+    for step in range(draw(st.integers(0, 8))):
+        one, other = draw(st.sampled_from(made)), draw(st.sampled_from(made))
+        match draw(st.sampled_from(["add", "multiply", "small", "large", "tuple", "conditional", "cast"])):
+            case "small":
+                made.append(b.op("add", one, b.constant(weights(4, seed=step % 3)), origin=f"node {step}"))
+            case "large":
+                rows = b.op("multiply", b.constant(weights(300, 4, seed=step % 3), f"w{step}"), b.constant(weights(4)))
+                made.append(b.op("matmul", one, b.op("matmul", b.constant(weights(4, 300, seed=step % 3)), rows)))
+            case "tuple":
+                made += b.items(b.bind(TupleExpr((one, other))))
+            case "conditional":
+                inner = Builder()
+                then = inner.seq(inner.op("add", one, other))
+                made.append(b.bind(Conditional(flag, then, inner.seq(one))))
+            case "cast":
+                made.append(b.match_cast(one, kind))
+            case op_name:
+                made.append(b.op(op_name, one, other))
+    return IRModule({"main": b.function([made[-1], draw(st.sampled_from(made))])})
+
+
+def every_graph_node() -> IRModule:
+    """Every kind of node of a graph function, with every field holding something."""
+    n, m = Var("n", "int64"), Var("m", "int64")
+    functions: dict[str, Any] = {"twice": doubled(), "same": identity(tensor(Var("k", "int64")))}
+    b = Builder(functions)
+    x = b.parameter("x", tensor(n, dims.dim(4)))
+    c = b.parameter("c", tensor(dtype="bool"))
+    b.parameter("s", ShapeType((n, m)))
+    b.parameter("p", PrimType("float16"))
+    pair = b.bind(TupleExpr((x, b.constant(weights(4), "bias"))), "pair")
+    total = b.op("add", *b.items(pair), origin="Add_1", label="total")
+    wide = b.op("matmul", total, b.constant(weights(4, 700), "w"), out_dtype="float64", label="wide")
+    row = b.match_cast(wide, tensor(m, dtype="float64"), "row")
+    called = b.bind(CallTIR("twice", (x,), (tensor(n, 4), tensor(m)), (dims.mul(n, 2),), "Twice"), "called")
+    printed = b.bind(CallPacked("vm.print", (x, ShapeExpr((n, m)), PrimValue(n)), (tensor(1),)), "printed")
+    again = b.bind(FunctionCall("same", (printed,)), "again")
+    inner = Builder(functions)
+    chosen = b.bind(Conditional(c, inner.seq(inner.op("add", again, again)), inner.seq(again)), "chosen")
+    blocks = (*b.seq(x).blocks, BindingBlock((Binding(GraphVar("last", x.type), x),), dataflow=False))
+    body = Seq(blocks, TupleExpr((row, called, chosen)))
+    result = TupleType((row.type, called.type, chosen.type))
+    main = Function(b.function(x).params, body, result, {"output_names": ("r", "c", "d"), "size": n}, True, False)
+    return IRModule({"main": main, **functions}, {"k": 1}, name="Graphs")
+
+
+def identity(kind: TensorType) -> Function:
+    """Returns its parameter."""
+    x = GraphVar("x", kind)
+    return Function((x,), Seq((), x), kind)
