@@ -10,9 +10,9 @@ from types import MappingProxyType
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir.graph.operator import Operator
-from crossfarm.ir.graph.operators import activation, contraction, elementwise, logic, unary
+from crossfarm.ir.graph.operators import activation, contraction, elementwise, logic, reduction, unary
 
-_FAMILIES = (elementwise, logic, unary, activation, contraction)
+_FAMILIES = (elementwise, logic, unary, activation, reduction, contraction)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})
