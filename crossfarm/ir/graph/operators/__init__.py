@@ -10,9 +10,31 @@ from types import MappingProxyType
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir.graph.operator import Operator
-from crossfarm.ir.graph.operators import activation, contraction, elementwise, logic, reduction, unary
+from crossfarm.ir.graph.operators import (
+    __init__,
+    activation,
+    contraction,
+    convolution,
+    elementwise,
+    logic,
+    normalization,
+    pooling,
+    reduction,
+    unary,
+)
 
-_FAMILIES = (elementwise, logic, unary, activation, reduction, contraction)
+_FAMILIES = (
+    elementwise,
+    logic,
+    unary,
+    activation,
+    reduction,
+    contraction,
+    convolution,
+    pooling,
+    normalization,
+    __init__,
+)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})

@@ -3,61 +3,114 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from crossfarm.errors import InvalidModule
+from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
+from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.elementwise import shape_of
+from crossfarm.ir.graph.operators.precision import accumulator, rounded
+from crossfarm.ir.graph.operators.rows import shape_of
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
 
 def _infer_matmul(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     a, b = inputs
-    if a.ndim < 1 or b.ndim < 1 or a.dtype != b.dtype:
-        raise InvalidModule(f"matmul takes two tensors of one dtype, not {a.dtype} and {b.dtype}")
-    inner_a, inner_b = a.shape[-1], b.shape[-2] if b.ndim > 1 else b.shape[0]
+    if a.ndim < 1 or b.ndim < 1 or a.dtype != b.dtype or dt.is_bool(a.dtype):
+        raise InvalidModule(
+            "matmul takes two tensors of numbers of one dtype, with a dimension at least, not "
+            f"{a.dtype}{dims.text(a.shape)} and {b.dtype}{dims.text(b.shape)}"
+        )
+    for operand, flag in ((a, "transpose_a"), (b, "transpose_b")):
+        if attrs[flag] and operand.ndim < 2:
+            raise InvalidModule(f"matmul: {flag} of a vector {dims.text(operand.shape)}; leave it out")
+    rows, inner_a = _parts(a.shape, not attrs["transpose_a"])
+    columns, inner_b = _parts(b.shape, attrs["transpose_b"])
     if not dims.same(inner_a, inner_b):
-        raise InvalidModule(f"matmul of {dims.text(a.shape)} and {dims.text(b.shape)}: the inner dimensions differ")
+        raise InvalidModule(
+            f"matmul of {dims.text(a.shape)} and {dims.text(b.shape)}: the inner dimensions differ, "
+            f"{dims.text([inner_a])[1:-1]} and {dims.text([inner_b])[1:-1]}"
+        )
     batch = dims.broadcast(a.shape[:-2], b.shape[:-2])
-    rows = a.shape[-2:-1] if a.ndim > 1 else ()
-    columns = b.shape[-1:] if b.ndim > 1 else ()
     return [TensorType((*batch, *rows, *columns), attrs["out_dtype"] or a.dtype)]
+
+
+def _parts(shape: Sequence[Expr], inner_is_last: bool) -> tuple[tuple[Expr, ...], Expr]:
+    """Of a matrix, or many, the dimension of its own and the one that is summed over; a vector has the latter alone."""
+    if len(shape) == 1:
+        return (), shape[0]
+    first, second = shape[-2:]
+    return ((first,), second) if inner_is_last else ((second,), first)
 
 
 def _matmul(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     a, b = inputs
     dtype = out[0].dtype
-    k = te.reduce_axis((0, a.shape[-1]), "k")
+    sums = accumulator(dtype)
     rows, columns = a.ndim > 1, b.ndim > 1
+    batch = out[0].shape[: out[0].ndim - rows - columns]
+    left, right = _Factor(a, batch), _Factor(b, batch)
+    k = te.reduce_axis((0, a.shape[-2 if attrs["transpose_a"] else -1]), "k")
 
-    def element(*i):  # type: ignore[no-untyped-def]
-        batch = i[: len(i) - rows - columns]
+    def element(*i: Any) -> Any:
+        outer = i[: len(batch)]
+        in_left = (i[len(batch)], k) if rows else (k,)
+        in_right = (k, i[-1]) if columns else (k,)
+        x = left.at(outer, in_left[::-1] if attrs["transpose_a"] else in_left)
+        y = right.at(outer, in_right[::-1] if attrs["transpose_b"] else in_right)
+        return te.sum(x.astype(sums) * y.astype(sums), axis=k)
 
-        def of(tensor: Tensor, *last):  # type: ignore[no-untyped-def]
-            own = tensor.ndim - len(last)
-            outer = batch[len(batch) - own :] if own else ()
-            return tensor[(*(0 if dims.constant(d) == 1 else x for d, x in zip(tensor.shape, outer)), *last)]
+    return [rounded(te.compute(shape_of(out[0]), element, name="matmul"), dtype)]
 
-        left = of(a, i[len(batch)], k) if rows else of(a, k)
-        right = of(b, k, i[-1]) if columns else of(b, k)
-        return te.sum(left.astype(dtype) * right.astype(dtype), axis=k)
 
-    return [te.compute(shape_of(out[0]), element, name="matmul")]
+class _Factor:
+    """A factor whose batch dimensions are those of the result, or are not there.
+
+    A dimension of 1 beside a longer one is taken out by a copy: rules for products know factors by bare axes.
+    """
+
+    def __init__(self, tensor: Tensor, batch: Sequence[Any]) -> None:
+        own = max(tensor.ndim - 2, 0)
+        self.places = [
+            len(batch) - own + n
+            for n, d in enumerate(tensor.shape[:own])
+            if dims.constant(d) != 1 or dims.constant(batch[len(batch) - own + n]) == 1
+        ]
+        self.tensor = tensor
+        if len(self.places) < own:
+            kept = [place - len(batch) + own for place in self.places] + list(range(own, tensor.ndim))
+
+            def element(*i: Any) -> Any:
+                at = dict(zip(kept, i))
+                return tensor[tuple(at.get(n, 0) for n in range(tensor.ndim))]
+
+            self.tensor = te.compute(tuple(tensor.shape[n] for n in kept), element, name="squeezed")
+
+    def at(self, batch: Sequence[Any], last: Sequence[Any]) -> Any:
+        return self.tensor[(*(batch[n] for n in self.places), *last)]
 
 
 def _reference_matmul(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     a, b = inputs
-    dtype = attrs["out_dtype"] or a.dtype
-    return [np.matmul(a.astype(dtype), b.astype(dtype))]
+    dtype = attrs["out_dtype"] or dt.from_numpy(a.dtype)
+    sums = dt.to_numpy(accumulator(dtype))
+    a = a.swapaxes(-1, -2) if attrs["transpose_a"] else a
+    b = b.swapaxes(-1, -2) if attrs["transpose_b"] else b
+    return [np.asarray(np.matmul(a.astype(sums), b.astype(sums))).astype(dt.to_numpy(dtype))]
 
 
 OPERATORS = (
     Operator(
         "matmul", 200, ("x1", "x2"), _infer_matmul, _matmul, _reference_matmul, "contraction",
-        (Attribute("out_dtype", "optional dtype", None),),
+        (
+            Attribute("out_dtype", "optional dtype", None),
+            Attribute("transpose_a", "bool", False),  # the last two dimensions of x1 change places: no copy is made
+            Attribute("transpose_b", "bool", False),
+        ),
     ),
 )  # fmt: skip
