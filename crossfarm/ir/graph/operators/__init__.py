@@ -11,7 +11,6 @@ from types import MappingProxyType
 from crossfarm.errors import InvalidModule
 from crossfarm.ir.graph.operator import Operator
 from crossfarm.ir.graph.operators import (
-    __init__,
     activation,
     contraction,
     convolution,
@@ -23,18 +22,7 @@ from crossfarm.ir.graph.operators import (
     unary,
 )
 
-_FAMILIES = (
-    elementwise,
-    logic,
-    unary,
-    activation,
-    reduction,
-    contraction,
-    convolution,
-    pooling,
-    normalization,
-    __init__,
-)
+_FAMILIES = (elementwise, logic, unary, activation, reduction, contraction, convolution, pooling, normalization)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})
