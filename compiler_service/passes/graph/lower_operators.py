@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, ClassVar
 
-from compiler_service.passes.graph.immediate import Immediate, identifier, is_immediate
+from compiler_service.passes.graph.compose import Composition
+from compiler_service.passes.graph.immediate import identifier
 from compiler_service.passes.graph.rewrite import Rewriter, is_primitive, unique_name
 from crossfarm.errors import BuildFailed
-from crossfarm.ir import te
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import operators, visit
@@ -32,15 +32,11 @@ from crossfarm.ir.graph.expr import (
     GraphExpr,
     GraphVar,
     OperatorCall,
-    TupleExpr,
-    TupleItem,
 )
 from crossfarm.ir.graph.infer import type_of
 from crossfarm.ir.graph.types import TensorType, TupleType, Type
 from crossfarm.ir.module import AnyFunction, IRModule
 from crossfarm.ir.structural import structural_equal, structural_hash
-from crossfarm.ir.te import Tensor
-from crossfarm.ir.visitor import substitute, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
@@ -133,7 +129,7 @@ class _Lowering(Rewriter):
 
     def _call(self, group: Function, args: Sequence[GraphExpr], out: Type, origin: str) -> CallTIR:
         """The call of the group's program, which fills tensors of the types ``out``."""
-        composed = _Composition(group, args)
+        composed = Composition(group, args)
         name = self._programs.add(composed.program, _label(group))
         results = out.fields if isinstance(out, TupleType) else (out,)
         tensors = tuple(t for t in results if isinstance(t, TensorType))
@@ -147,84 +143,6 @@ class _Lowering(Rewriter):
         return CallTIR(name, composed.passed, tensors, sizes, origin)
 
 
-class _Composition:
-    """The PrimFunc of a group.
-
-    Constants of one element are part of the program; every other argument is passed once, however often the group
-    takes it.
-
-    Attributes:
-        passed: the arguments that it takes, in order.
-        sizes: those of the group that no tensor's own dimension tells; it is given them as scalars.
-        program: inputs, results, sizes.
-    """
-
-    def __init__(self, group: Function, args: Sequence[GraphExpr]) -> None:
-        self._sizes: dict[Var, Expr] = {}
-        self._tensors: dict[GraphExpr, tuple[Tensor, ...]] = {}
-        inputs: dict[GraphExpr, Tensor] = {}
-        for param, arg in zip(group.params, args, strict=True):
-            assert isinstance(param.type, TensorType), f"{param.name} is no tensor"
-            if isinstance(arg, Constant) and is_immediate(arg.data):
-                self._tensors[param] = (Immediate.of(arg.data),)
-                continue
-            if arg in inputs:
-                self._sizes.update(
-                    {d: size for d, size in zip(param.type.shape, inputs[arg].shape) if _is_new(d, self._sizes)}
-                )
-            else:
-                inputs[arg] = te.placeholder(self._type(param.type).shape, param.type.dtype, identifier(param.name))
-            self._tensors[param] = (inputs[arg],)
-        for binding in visit.bindings(group.body):
-            self._tensors[binding.var] = self._computed(binding.value, binding.var.type)
-        results = _own(self._computed(group.body.result, group.result))
-        tensors = (*inputs.values(), *results)
-        told = {d for t in tensors for d in t.shape if isinstance(d, Var)}
-        untold = {size: v for size, v in self._sizes.items() if isinstance(v, Var) and v not in told}
-        self.passed = tuple(inputs)
-        self.sizes = tuple(untold)
-        self.program = replace(te.create_prim_func([*tensors, *untold.values()]), private=True)
-
-    def _computed(self, value: GraphExpr, kind: Type) -> tuple[Tensor, ...]:
-        """The tensors that a value of the group is."""
-        match value:
-            case Constant(data=data) if is_immediate(data):
-                return (Immediate.of(data),)
-            case TupleExpr(fields=fields):
-                return tuple(t for f in fields for t in self._computed(f, kind))
-            case TupleItem(value=whole, index=index):
-                return (self._computed(whole, kind)[index],)
-            case OperatorCall():
-                row = operators.get(value.op)
-                inputs = [self._computed(a, kind)[0] for a in value.args]
-                attrs = {name: self._attribute(v) for name, v in row.complete(value.attrs).items()}
-                out = kind.fields if isinstance(kind, TupleType) else (kind,)
-                return tuple(row.compute(inputs, attrs, [self._type(t) for t in out]))
-            case _:
-                return self._tensors[value]
-
-    def _type(self, kind: Type) -> TensorType:
-        """The type in sizes of the program."""
-        assert isinstance(kind, TensorType)
-        return TensorType(tuple(self._dimension(d) for d in kind.shape), kind.dtype)
-
-    def _attribute(self, value: Any) -> Any:
-        """An attribute in sizes of the program."""
-        if isinstance(value, tuple):
-            return tuple(self._attribute(v) for v in value)
-        return self._dimension(value) if isinstance(value, Expr) else value
-
-    def _dimension(self, dimension: Expr) -> Expr:
-        for var in walk(dimension):
-            if _is_new(var, self._sizes):
-                self._sizes[var] = Var(var.name, var.dtype)
-        return substitute(dimension, self._sizes)
-
-
-def _is_new(size: object, known: Mapping[Var, Expr]) -> TypeGuard[Var]:
-    return isinstance(size, Var) and size not in known
-
-
 def _alone(call: OperatorCall, var: GraphVar, types: Sequence[Type]) -> Function:
     """One operator as a group."""
     names = operators.get(call.op).inputs
@@ -232,16 +150,6 @@ def _alone(call: OperatorCall, var: GraphVar, types: Sequence[Type]) -> Function
     params = tuple(GraphVar(label, kind) for label, kind in zip(labels, types))
     value = replace(call, args=params)
     return Function(params, visit.in_blocks([Binding(var, value)], var), var.type)
-
-
-def _own(results: Sequence[Tensor]) -> list[Tensor]:
-    """The results, each a tensor that the program computes and that is listed once."""
-    own: list[Tensor] = []
-    for tensor in results:
-        if tensor.computation is None or tensor in own:
-            tensor = te.compute(tensor.shape, lambda *i, source=tensor: source[i], name="copy")
-        own.append(tensor)
-    return own
 
 
 def _dimensions(inner: Type, outer: Type) -> Iterator[tuple[Var, Expr]]:
