@@ -62,13 +62,15 @@ class BoundCall:
 
     Attributes:
         number: what the device calls it.
-        tensors: used by it.
+        tensors: of the caller, used by it.
+        constants: used by it, and there as long as it is.
         made: the answer to the binding, which may not have come.
         result: what a call returns.
     """
 
     number: int
     tensors: tuple[Tensor, ...]
+    constants: tuple[Tensor, ...]
     made: Future[Any]
     result: Any
 
@@ -97,7 +99,8 @@ class CallPlan:
         own: bool,
     ) -> None:
         binding = signature.bind(placed)
-        given = [a for a, p in zip(placed, signature.parameters) if a is not None and p.kind == Parameter.BUFFER]
+        callers = [(a, p) for a, p in zip(placed, signature.parameters) if a is not None and not p.constant]
+        given = [a for a, p in callers if p.kind == Parameter.BUFFER]
         on_device = bool(given) and all(isinstance(a, Tensor) for a in given)
         self._session = session
         self._before: list[Part] = []

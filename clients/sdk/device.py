@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from clients.sdk import uploads
+from clients.sdk.constants import SharedConstants
 from clients.sdk.loaded import Loaded
 from clients.sdk.session import Session
 from clients.sdk.tensor import Tensor, allocate_frame
@@ -42,6 +43,7 @@ class Device:
     def __init__(self, lease: Lease, *, security: channels.Security = channels.PLAINTEXT) -> None:
         self.lease = lease
         self._session = Session(lease, security=security, client=_whoami())
+        self._constants = SharedConstants(self._session)
 
     @property
     def id(self) -> str:
@@ -59,7 +61,7 @@ class Device:
         return dict(self.lease.info.attributes)
 
     def load(self, artifact: Artifact) -> Loaded:
-        """Makes an artifact's functions callable.
+        """Makes an artifact's functions callable. Constants are sent when a function that has them is first used.
 
         Raises:
             IncompatibleArtifact: the device cannot run it; says what is missing.
@@ -85,7 +87,8 @@ class Device:
                 with self._upload(data, (artifact.size,), "uint8") as carrier:
                     load.tensor = carrier.number
                     reply = self._session.request(RequestFrame(load=load)).result()
-        return Loaded(self._session, number, artifact, artifact.variants[reply.variant], source=reply.source)
+        variant = artifact.variants[reply.variant]
+        return Loaded(self._session, self._constants, number, artifact, variant, source=reply.source)
 
     def tensor(self, array: Any, *, constant: bool = False) -> Tensor:
         """A tensor on the device with the elements of ``array``, which may be changed afterwards.

@@ -8,11 +8,13 @@ from typing import Any
 
 from clients.sdk.benchmark import BenchmarkResult
 from clients.sdk.calls import BoundCall, CallPlan, How, bind_frame, pack, unbind_frame
+from clients.sdk.constants import LoadedConstants, SharedConstants
 from clients.sdk.future import Future
 from clients.sdk.session import Session
 from clients.sdk.tensor import Tensor
 from crossfarm import errors
 from crossfarm.artifact import Artifact, Signature
+from crossfarm.wire.v1.artifact_pb2 import Variant
 from crossfarm.wire.v1.session_pb2 import RequestFrame
 
 #: Combinations of arguments whose binding is remembered, per function.
@@ -28,14 +30,25 @@ class Loaded(Mapping[str, "LoadedFunction"]):
         source: where the device had its bytes from: "frame", "tensor", "cache" or a store's address.
     """
 
-    def __init__(self, session: Session, number: int, artifact: Artifact, variant: Any, *, source: str = "") -> None:
+    def __init__(
+        self,
+        session: Session,
+        shared: SharedConstants,
+        number: int,
+        artifact: Artifact,
+        variant: Variant,
+        *,
+        source: str = "",
+    ) -> None:
         self.artifact = artifact
         self.variant = variant
         self.source = source
         self._session = session
         self._number = number
+        signatures = {entry.name: Signature(entry) for entry in variant.entry_points}
+        self._constants = LoadedConstants(session, shared, number, artifact, variant, signatures)
         self._functions = {
-            entry.name: LoadedFunction(session, number, Signature(entry)) for entry in variant.entry_points
+            name: LoadedFunction(session, number, signature, self._constants) for name, signature in signatures.items()
         }
 
     def __getitem__(self, name: str) -> LoadedFunction:
@@ -62,6 +75,7 @@ class Loaded(Mapping[str, "LoadedFunction"]):
         if self._number and not self._session.closed:
             number, self._number = self._number, 0
             self._session.send([(RequestFrame(unload=RequestFrame.Unload(module=number)), None)], [])
+            self._constants.free()
 
     def __enter__(self) -> Loaded:
         return self
@@ -81,14 +95,18 @@ class LoadedFunction:
     numpy arrays otherwise. ``out=`` gives an array or tensor (a tuple of them for several) to write into instead. An
     array that the function reads and writes is changed in place.
 
+    Constants (a model's weights) come from the artifact, never from callers. The first use of a function that has them
+    brings them to the device, which takes its time; they stay there as long as the artifact is loaded.
+
     Attributes:
         signature: names, dtypes and shapes of the parameters.
     """
 
-    def __init__(self, session: Session, module: int, signature: Signature) -> None:
+    def __init__(self, session: Session, module: int, signature: Signature, constants: LoadedConstants) -> None:
         self.signature = signature
         self._session = session
         self._module = module
+        self._constants = constants
         self._bound: dict[Any, BoundCall] = {}
 
     @property
@@ -117,6 +135,7 @@ class LoadedFunction:
             Timeout: it ran too long; the lease ends with it.
             RemoteCrash: it crashed its worker; the lease ends with it.
             LimitExceeded: it needs more memory than the lease may use.
+            NotFound, InvalidArtifact: the content of a constant is not here, or was changed (found at the first use).
         """
         asked = How.of(timeout, threads, cpus)
         bound = self._known(args, out, asked)
@@ -177,7 +196,7 @@ class LoadedFunction:
             cooldown_ms=cooldown_ms,
             flush_bytes=_count("flush_bytes", flush_bytes, 0),
         )
-        plan = self._plan(self.signature.arrange(args, out), asked, own=False)
+        plan = self._plan(self._placed(args, out), asked, own=False)
         frame = RequestFrame(request=1, benchmark=body)
         measured = plan.send(frame, fetch=False).result()
         return BenchmarkResult(
@@ -194,13 +213,23 @@ class LoadedFunction:
             future = self._session.call(bound.number)
             future._value = bound.result
             return future
-        placed = self.signature.arrange(args, out)
+        placed = self._placed(args, out)
         if all(isinstance(a, (Tensor, int, float)) for a in placed):
             bound = self._remember(placed, out, how, (args, out, how, *map(type, args)))
             future = self._session.call(bound.number)
             future._value = bound.result
             return future
         return self._plan(placed, how, own=own).send(RequestFrame(request=1), fetch=True)
+
+    def _placed(self, args: tuple[Any, ...], out: Any) -> list[Any]:
+        """One entry a parameter, constants filled in. Raises ArgumentError, and what bringing constants fails with."""
+        signature = self.signature
+        placed = signature.arrange(args, out)
+        if signature.constants:
+            signature.bind(placed)  # a wrong argument is told before constants are sent
+            for index, tensor in self._constants.of(signature).items():
+                placed[index] = tensor
+        return placed
 
     def _known(self, args: tuple[Any, ...], out: Any, how: How) -> BoundCall | None:
         """The binding that the same arguments have on the device, if any."""
@@ -216,7 +245,9 @@ class LoadedFunction:
         number = self._session.number()
         made = self._session.request(bind_frame(self._session, number, self._module, self.signature, placed, how))
         results = [placed[i] for i in self.signature.outputs] if out is not None else []
-        bound = BoundCall(number, tuple(a for a in placed if isinstance(a, Tensor)), made, pack(results))
+        constants = tuple(placed[i] for i in self.signature.constants)
+        callers = (a for a, p in zip(placed, self.signature.parameters) if not p.constant)
+        bound = BoundCall(number, tuple(a for a in callers if isinstance(a, Tensor)), constants, made, pack(results))
         try:
             stale = self._bound.pop(key, None)
             if stale is None and len(self._bound) >= _REMEMBERED:

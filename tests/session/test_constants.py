@@ -1,0 +1,232 @@
+"""Functions with constants: the client brings them to the device, prepares them there and binds them to every call."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import crossfarm as cf
+from clients.sdk.device import Device
+from compiler_service.build import build_variant
+from crossfarm.artifact import Artifact, write_artifact
+from crossfarm.frontends.tvmscript import parse
+from crossfarm.ir.serialize import dumps
+from crossfarm.target import Target
+from crossfarm.wire.v1.artifact_pb2 import Manifest
+from crossfarm.wire.v1.compiler_pb2 import BuildOptions
+from tests.session.harness import open_device
+
+SIZE = 40_000  # floats: above what is always sent along
+
+PROGRAM = f"""
+@I.ir_module
+class Module:
+    @T.prim_func
+    def main(x: T.handle, y: T.handle, W: T.Buffer(({SIZE},), "float32"), P: T.Buffer((2,), "float32")):
+        n = T.int64()
+        X = T.match_buffer(x, (n,), "float32")
+        Y = T.match_buffer(y, (n,), "float32")
+        for i in range(n):
+            with T.block("y"):
+                vi = T.axis.spatial(n, i)
+                Y[vi] = X[vi] * W[vi] + P[1]
+
+    @T.prim_func
+    def other(Y: T.Buffer(({SIZE},), "float32"), W: T.Buffer(({SIZE},), "float32")):
+        for i in range({SIZE}):
+            with T.block("y"):
+                vi = T.axis.spatial({SIZE}, i)
+                Y[vi] = W[vi] + T.float32(1)
+
+    @T.prim_func
+    def main_prepare(P: T.Buffer((2,), "float32"), unused: T.Buffer((2,), "float32"),
+                     V: T.Buffer(({SIZE},), "float32"), first: T.Buffer((2,), "float32")):
+        for i in range(2):
+            with T.block("p"):
+                vi = T.axis.spatial(2, i)
+                P[vi] = V[vi] * T.float32(10) + first[vi]
+        for i in range(2):
+            with T.block("u"):
+                vi = T.axis.spatial(2, i)
+                unused[vi] = T.float32(0)
+
+    @T.prim_func
+    def first_prepare(first: T.Buffer((2,), "float32"), W: T.Buffer(({SIZE},), "float32")):
+        for i in range(2):
+            with T.block("p"):
+                vi = T.axis.spatial(2, i)
+                first[vi] = W[vi] - T.float32(100)
+"""
+W, V = (np.arange(SIZE, dtype=np.float32) + k for k in (3, 7))
+CONTENT = {hashlib.sha256(array).hexdigest(): memoryview(array).cast("B") for array in (W, V)}
+W_DIGEST, V_DIGEST = CONTENT
+FROM = {
+    **{(function, "W"): f"sha256:{W_DIGEST}" for function in ("main", "other", "first_prepare")},
+    ("main_prepare", "V"): f"sha256:{V_DIGEST}",
+    ("main_prepare", "first"): "first_prepare:0",
+    ("main", "P"): "main_prepare:0",
+}
+X = np.array([1, 2, 3], np.float32)
+EXPECTED = X * W[:3] + (V[1] * 10 + W[1] - 100)
+
+
+def with_origins(built: Artifact, origins: Mapping[tuple[str, str], str]) -> Artifact:
+    """The artifact with parameters (function, name) made constants: what the compiler writes for a model."""
+    manifest = Manifest()
+    manifest.CopyFrom(built.manifest)
+    for variant in manifest.variants:
+        for entry in variant.entry_points:
+            for parameter in entry.parameters:
+                parameter.constant = origins.get((entry.name, parameter.name), "")
+    return built.rewritten(manifest)
+
+
+@pytest.fixture(scope="session")
+def core() -> Artifact:
+    """For the CPU, an OpenCL and a Vulkan device: what this machine has in software, too."""
+    module = parse(PROGRAM)
+    targets = [Target.detect(), Target("opencl"), Target("vulkan")]
+    built = [build_variant(module, target, BuildOptions()) for target in targets]
+    whole = write_artifact("model", [b.variant for b in built], [b.code for b in built], module=dumps(module))
+    return with_origins(whole, FROM)
+
+
+@pytest.fixture(scope="session")
+def model(core: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """With its constants, out of a file."""
+    path = tmp_path_factory.mktemp("model") / "model.cfa"
+    core.with_constants(CONTENT).save(path)
+    return Artifact.open(path)
+
+
+@pytest.fixture
+def device(tmp_path: Path) -> Device:
+    with open_device("cpu", tmp_path) as opened:
+        yield opened
+
+
+def uploads(device: Device) -> Callable[[], int]:
+    """Bytes sent from here on."""
+    send = device._session.send
+    sent = [0]
+
+    def counting(frames: object, wanted: object) -> None:
+        frames = list(frames)  # type: ignore[call-overload]
+        sent[0] += sum(len(payload) for _, payload in frames if payload is not None)
+        send(frames, wanted)  # type: ignore[arg-type]
+
+    device._session.send = counting  # type: ignore[method-assign,assignment]
+    return lambda: sent[0]
+
+
+@pytest.mark.parametrize("driver", ["cpu", "opencl", "vulkan", "reference"])
+def test_callers_give_the_inputs_alone(driver: str, model: Artifact, tmp_path: Path) -> None:
+    with open_device(driver, tmp_path) as device:
+        main = device.load(model)["main"]
+        assert str(main.signature) == "main(X: float32[n]) -> Y: float32[n]"
+        np.testing.assert_array_equal(main(X), EXPECTED)
+        y = np.zeros(3, np.float32)
+        assert main(X, out=y) is y
+        np.testing.assert_array_equal(y, EXPECTED)
+        np.testing.assert_array_equal(main(X, y), EXPECTED)
+        np.testing.assert_array_equal(main.submit(X).result(), EXPECTED)
+        with device.tensor(X) as x, device.empty((3,)) as out:
+            np.testing.assert_array_equal(main(x).numpy(), EXPECTED)
+            for _ in range(2):
+                assert main(x, out=out) is out
+            np.testing.assert_array_equal(out.numpy(), EXPECTED)
+        assert len(main.benchmark(X, repeat=2, min_repeat_ms=0).samples) == 2
+
+
+def test_a_function_of_constants_alone_gives_arrays(model: Artifact, device: Device) -> None:
+    loaded = device.load(model)
+    np.testing.assert_array_equal(loaded["other"](), W + 1)
+    np.testing.assert_array_equal(loaded["main_prepare"]()[0], V[:2] * 10 + W[:2] - 100)
+
+
+def test_each_content_is_sent_once_however_many_use_it(model: Artifact, device: Device) -> None:
+    sent = uploads(device)
+    loaded, again = device.load(model), device.load(model)
+    assert loaded.source == again.source
+    core_bytes = sent()
+    for _ in range(2):
+        loaded["main"](X)
+        loaded["other"]()
+    again["other"]()
+    assert sent() - core_bytes == W.nbytes + V.nbytes + 2 * X.nbytes
+
+
+def test_a_wrong_argument_is_told_before_constants_are_sent(model: Artifact, device: Device) -> None:
+    main = device.load(model)["main"]
+    sent = uploads(device)
+    with pytest.raises(cf.ArgumentError, match="takes 1 argument"):
+        main(X, W, X)
+    with pytest.raises(cf.ArgumentError, match="float32"):
+        main(X.astype(np.int8))
+    assert sent() == 0
+
+
+def test_the_next_lease_finds_them_there_and_needs_no_content(core: Artifact, model: Artifact, tmp_path: Path) -> None:
+    with open_device("cpu", tmp_path) as device:
+        device.load(model)["main"](X)
+    with open_device("cpu", tmp_path) as device:
+        main = device.load(core)["main"]
+        sent = uploads(device)
+        np.testing.assert_array_equal(main(X), EXPECTED)
+        assert sent() == X.nbytes
+
+
+def test_missing_content_is_named_with_where_to_get_it(core: Artifact, device: Device) -> None:
+    loaded = device.load(core)
+    with pytest.raises(cf.NotFound, match=f"{W_DIGEST[:12]} of artifact 'model' is not here") as failure:
+        loaded["other"]()
+    assert "file" in failure.value.hint
+    np.testing.assert_array_equal(device.load(core.with_constants(CONTENT))["other"](), W + 1)
+
+
+def test_changed_content_never_reaches_the_device(core: Artifact, device: Device) -> None:
+    wrong = {digest: memoryview(bytes(len(content))) for digest, content in CONTENT.items()}
+    with pytest.raises(cf.InvalidArtifact, match="was changed"):
+        device.load(core.with_constants(wrong))["other"]()
+
+
+def test_memory_is_for_what_is_still_needed(model: Artifact, tmp_path: Path) -> None:
+    """V is given back once P is made of it, and everything when the artifact is unloaded."""
+    with open_device("cpu", tmp_path, memory_bytes=3 * W.nbytes) as device:
+        loaded = device.load(model)
+        loaded["main"](X)
+        with device.empty((SIZE,)) as rest:
+            rest.numpy()
+        for _ in range(3):
+            loaded.unload()
+            loaded = device.load(model)
+            np.testing.assert_array_equal(loaded["main"](X), EXPECTED)
+
+
+def test_constants_that_do_not_fit_are_a_clear_failure_and_may_be_tried_again(model: Artifact, tmp_path: Path) -> None:
+    with open_device("cpu", tmp_path, memory_bytes=3 * W.nbytes) as device:
+        loaded = device.load(model)
+        with device.empty((2 * SIZE,)) as taken:
+            taken.numpy()
+            with pytest.raises(cf.LimitExceeded, match="device memory"):
+                loaded["main"](X)
+        np.testing.assert_array_equal(loaded["main"](X), EXPECTED)
+
+
+def test_threads_share_what_one_of_them_brings(model: Artifact, device: Device) -> None:
+    loaded = device.load(model)
+    sent = uploads(device)
+    results: list[np.ndarray] = []
+    threads = [threading.Thread(target=lambda: results.append(loaded["main"](X))) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(np.array_equal(result, EXPECTED) for result in results)
+    assert sent() == W.nbytes + V.nbytes + 4 * X.nbytes
