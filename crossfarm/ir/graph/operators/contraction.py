@@ -13,28 +13,25 @@ from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.precision import accumulator, rounded
-from crossfarm.ir.graph.operators.rows import shape_of
+from crossfarm.ir.graph.operators.rows import described, named, one_dtype, shape_of, wide
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
 
 def _infer_matmul(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     a, b = inputs
-    if a.ndim < 1 or b.ndim < 1 or a.dtype != b.dtype or dt.is_bool(a.dtype):
-        raise InvalidModule(
-            "matmul takes two tensors of numbers of one dtype, with a dimension at least, not "
-            f"{a.dtype}{dims.text(a.shape)} and {b.dtype}{dims.text(b.shape)}"
-        )
+    one_dtype(inputs, "numbers")
+    if a.ndim < 1 or b.ndim < 1:
+        raise InvalidModule(f"both tensors have a dimension at least, not {described(a)} and {described(b)}")
     for operand, flag in ((a, "transpose_a"), (b, "transpose_b")):
         if attrs[flag] and operand.ndim < 2:
-            raise InvalidModule(f"matmul: {flag} of a vector {dims.text(operand.shape)}; leave it out")
+            raise InvalidModule(f"{flag} of a vector {described(operand)}", hint="leave it out")
     rows, inner_a = _parts(a.shape, not attrs["transpose_a"])
     columns, inner_b = _parts(b.shape, attrs["transpose_b"])
     if not dims.same(inner_a, inner_b):
         raise InvalidModule(
-            f"matmul of {dims.text(a.shape)} and {dims.text(b.shape)}: the inner dimensions differ, "
-            f"{dims.text([inner_a])[1:-1]} and {dims.text([inner_b])[1:-1]}"
+            f"the inner dimensions of {described(a)} and {described(b)} differ: {dims.text([inner_a])[1:-1]} and "
+            f"{dims.text([inner_b])[1:-1]}"
         )
     batch = dims.broadcast(a.shape[:-2], b.shape[:-2])
     return [TensorType((*batch, *rows, *columns), attrs["out_dtype"] or a.dtype)]
@@ -51,7 +48,7 @@ def _parts(shape: Sequence[Expr], inner_is_last: bool) -> tuple[tuple[Expr, ...]
 def _matmul(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     a, b = inputs
     dtype = out[0].dtype
-    sums = accumulator(dtype)
+    sums = wide(dtype)
     rows, columns = a.ndim > 1, b.ndim > 1
     batch = out[0].shape[: out[0].ndim - rows - columns]
     left, right = _Factor(a, batch), _Factor(b, batch)
@@ -66,6 +63,13 @@ def _matmul(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -
         return te.sum(x.astype(sums) * y.astype(sums), axis=k)
 
     return [rounded(te.compute(shape_of(out[0]), element, name="matmul"), dtype)]
+
+
+def rounded(tensor: Tensor, dtype: str) -> Tensor:
+    """Sums as elements of ``dtype``: in a compute of its own, or as they are where they are of that dtype."""
+    if tensor.dtype == dtype:
+        return tensor
+    return te.compute(tensor.shape, lambda *i: tensor[i].astype(dtype), name=f"{tensor.name}_rounded")
 
 
 class _Factor:
@@ -98,7 +102,7 @@ class _Factor:
 def _reference_matmul(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     a, b = inputs
     dtype = attrs["out_dtype"] or dt.from_numpy(a.dtype)
-    sums = dt.to_numpy(accumulator(dtype))
+    sums = dt.to_numpy(wide(dtype))
     a = a.swapaxes(-1, -2) if attrs["transpose_a"] else a
     b = b.swapaxes(-1, -2) if attrs["transpose_b"] else b
     return [np.asarray(np.matmul(a.astype(sums), b.astype(sums))).astype(dt.to_numpy(dtype))]
@@ -106,7 +110,7 @@ def _reference_matmul(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 OPERATORS = (
     Operator(
-        "matmul", 200, ("x1", "x2"), _infer_matmul, _matmul, _reference_matmul, "contraction",
+        "matmul", 200, ("x1", "x2"), named("matmul", _infer_matmul), _matmul, _reference_matmul, "contraction",
         (
             Attribute("out_dtype", "optional dtype", None),
             Attribute("transpose_a", "bool", False),  # the last two dimensions of x1 change places: no copy is made

@@ -15,8 +15,8 @@ from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.precision import accumulator, rounded
-from crossfarm.ir.graph.operators.rows import shape_of
+from crossfarm.ir.graph.operators.contraction import rounded
+from crossfarm.ir.graph.operators.rows import described, named, one_dtype, shape_of, wide
 from crossfarm.ir.graph.operators.windows import (
     DILATION,
     PADDING,
@@ -32,37 +32,37 @@ from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
 
-def _check(name: str, rank: int, data: TensorType, weights: TensorType, groups: int) -> tuple[int, ...]:
+def _check(rank: int, data: TensorType, weights: TensorType, groups: int) -> tuple[int, ...]:
     """The weights' shape. Raises InvalidModule where data and weights are not of ``rank`` dimensions and one dtype."""
-    what = f"{name} of {dims.text(data.shape)} with weights {dims.text(weights.shape)}"
+    one_dtype((data, weights), "numbers")
     if data.ndim != rank + 2 or weights.ndim != rank + 2:
-        raise InvalidModule(f"{what}: both have {rank + 2} dimensions")
-    if data.dtype != weights.dtype or dt.is_bool(data.dtype):
-        raise InvalidModule(f"{what}: both are numbers of one dtype, not {data.dtype} and {weights.dtype}")
+        raise InvalidModule(
+            f"data and weights have {rank + 2} dimensions each, not {described(data)} and {described(weights)}"
+        )
     shape = dims.constants(weights.shape)
     if shape is None or min(shape) < 1:
-        raise InvalidModule(f"{what}: the weights' dimensions are constants, 1 at least")
+        raise InvalidModule(f"dimensions of weights are constants, 1 at least, not {described(weights)}")
     if groups < 1 or shape[0] % groups:
-        raise InvalidModule(f"{what}: {shape[0]} do not make {groups} groups")
+        raise InvalidModule(f"weights {described(weights)} do not make {groups} groups along their first dimension")
     return shape
 
 
-def _infer(name: str, rank: int, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+def _infer(rank: int, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     data, weights = inputs
-    filters, channels, *sizes = _check(name, rank, data, weights, attrs["groups"])
+    filters, channels, *sizes = _check(rank, data, weights, attrs["groups"])
     if not dims.same(data.shape[1], channels * attrs["groups"]):
         raise InvalidModule(
-            f"{name} of {dims.text(data.shape)} with weights {dims.text(weights.shape)} in {attrs['groups']} groups: "
-            f"the data must have {channels * attrs['groups']} channels"
+            f"weights {described(weights)} in {attrs['groups']} groups are for {channels * attrs['groups']} channels; "
+            f"the data is {described(data)}"
         )
-    places = [w.places(n) for w, n in zip(windows(name, attrs, sizes), data.shape[2:])]
-    check_places(name, data.shape, places)
+    places = [w.places(n) for w, n in zip(windows(attrs, sizes), data.shape[2:])]
+    check_places(data, places)
     return [TensorType((data.shape[0], dims.dim(filters), *places), attrs["out_dtype"] or data.dtype)]
 
 
-def _compute(name: str, inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
+def _compute(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     data, weights = inputs
-    found = windows(name, attrs, [_constant(d) for d in weights.shape[2:]])
+    found = windows(attrs, [_constant(d) for d in weights.shape[2:]])
     lengths = [dims.add(n, w.before + w.after) for w, n in zip(found, data.shape[2:])]
     around = padded(data, [w.before for w in found], lengths, 0)
     return [_convolved(around, weights, found, attrs["groups"], shape_of(out[0]), out[0].dtype)]
@@ -75,7 +75,7 @@ def _convolved(
     filters, channels = (_constant(d) for d in weights.shape[:2])
     each_group = filters // groups
     depthwise = groups > 1 and channels == each_group == 1
-    sums = accumulator(dtype)
+    sums = wide(dtype)
     c = te.reduce_axis((0, channels), "c")
     steps = [te.reduce_axis((0, w.size), f"k{n}") for n, w in enumerate(found)]
 
@@ -88,11 +88,11 @@ def _convolved(
     return rounded(te.compute(shape, element, name="conv"), dtype)
 
 
-def _reference(name: str, inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
+def _reference(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     data, weights = inputs
     dtype = attrs["out_dtype"] or dt.from_numpy(data.dtype)
-    sums = dt.to_numpy(accumulator(dtype))
-    found = windows(name, attrs, weights.shape[2:])
+    sums = dt.to_numpy(wide(dtype))
+    found = windows(attrs, weights.shape[2:])
     rank, groups = len(found), attrs["groups"]
     seen = reference_windows(data.astype(sums), found, 0)
     parts = [
@@ -134,28 +134,25 @@ class _Phases:
         return dims.ceildiv(dims.add(size, self.shift), self.count)
 
 
-def _infer_transpose(name: str, rank: int, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+def _infer_transpose(rank: int, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     data, weights = inputs
-    channels, filters, *sizes = _check(name, rank, data, weights, attrs["groups"])
+    channels, filters, *sizes = _check(rank, data, weights, attrs["groups"])
     if not dims.same(data.shape[1], channels):
-        raise InvalidModule(
-            f"{name} of {dims.text(data.shape)} with weights {dims.text(weights.shape)}: the data must have {channels} "
-            "channels"
-        )
-    more = each(name, "output_padding", attrs["output_padding"], rank)
+        raise InvalidModule(f"weights {described(weights)} are for {channels} channels; the data is {described(data)}")
+    more = each("output_padding", attrs["output_padding"], rank)
     if min(more) < 0:
-        raise InvalidModule(f"{name}: output_padding {more} is negative")
+        raise InvalidModule(f"output_padding {more} is negative")
     places = [
         dims.add(dims.mul(dims.sub(n, 1), w.stride), w.reach - w.before - w.after + m)
-        for w, n, m in zip(windows(name, attrs, sizes), data.shape[2:], more)
+        for w, n, m in zip(windows(attrs, sizes), data.shape[2:], more)
     ]
-    check_places(name, data.shape, places)
+    check_places(data, places)
     return [TensorType((data.shape[0], dims.dim(filters * attrs["groups"]), *places), attrs["out_dtype"] or data.dtype)]
 
 
-def _transpose(name: str, inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
+def _transpose(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     data, weights = inputs
-    given = windows(name, attrs, [_constant(d) for d in weights.shape[2:]])
+    given = windows(attrs, [_constant(d) for d in weights.shape[2:]])
     phases = [_Phases.of(w) for w in given]
     places = [p.places(s) for p, s in zip(phases, out[0].shape[2:])]
     spread = _spread(data, phases, places)
@@ -215,13 +212,13 @@ def _filters(weights: Tensor, given: Sequence[Window], phases: Sequence[_Phases]
     return te.compute((groups * filters * count, inputs, *(p.window.size for p in phases)), element, name="filters")
 
 
-def _reference_transpose(name: str, inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
+def _reference_transpose(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     data, weights = inputs
     dtype = attrs["out_dtype"] or dt.from_numpy(data.dtype)
-    sums = dt.to_numpy(accumulator(dtype))
+    sums = dt.to_numpy(wide(dtype))
     rank, groups = data.ndim - 2, attrs["groups"]
-    found = windows(name, attrs, weights.shape[2:])
-    more = each(name, "output_padding", attrs["output_padding"], rank)
+    found = windows(attrs, weights.shape[2:])
+    more = each("output_padding", attrs["output_padding"], rank)
     lengths = [(n - 1) * w.stride + w.reach for w, n in zip(found, data.shape[2:])]
     # what is behind the last window's end is zero: output_padding, more than the padding takes away
     beyond = [max(m - w.after, 0) for w, m in zip(found, more)]
@@ -249,10 +246,7 @@ def _row(rank: int) -> Operator:
     name = f"nn.conv{rank}d"
     return Operator(
         name, 200 + rank, ("data", "weight"),
-        lambda inputs, attrs: _infer(name, rank, inputs, attrs),
-        lambda inputs, attrs, out: _compute(name, inputs, attrs, out),
-        lambda inputs, attrs: _reference(name, inputs, attrs),
-        "contraction",
+        named(name, lambda inputs, attrs: _infer(rank, inputs, attrs)), _compute, _reference, "contraction",
         (STRIDES, PADDING, DILATION, Attribute("groups", "int", 1), Attribute("out_dtype", "optional dtype", None)),
     )  # fmt: skip
 
@@ -261,9 +255,7 @@ def _transposed_row(rank: int) -> Operator:
     name = f"nn.conv{rank}d_transpose"
     return Operator(
         name, 203 + rank, ("data", "weight"),
-        lambda inputs, attrs: _infer_transpose(name, rank, inputs, attrs),
-        lambda inputs, attrs, out: _transpose(name, inputs, attrs, out),
-        lambda inputs, attrs: _reference_transpose(name, inputs, attrs),
+        named(name, lambda inputs, attrs: _infer_transpose(rank, inputs, attrs)), _transpose, _reference_transpose,
         "contraction",
         (
             STRIDES, PADDING, Attribute("output_padding", "ints", (0,)), DILATION, Attribute("groups", "int", 1),

@@ -11,12 +11,10 @@ from typing import Any
 import numpy as np
 
 from crossfarm.errors import InvalidModule
-from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.precision import accumulator, check_floats
-from crossfarm.ir.graph.operators.rows import shape_of
+from crossfarm.ir.graph.operators.rows import Infer, described, named, one_dtype, shape_of, wide, wide_array
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
@@ -28,7 +26,7 @@ class _Reduced:
 
     def __init__(self, data: Tensor, axes: Sequence[int]) -> None:
         self.data, self.axes = data, tuple(axes)
-        self.sums = accumulator(data.dtype)
+        self.sums = wide(data.dtype)
         self.kept = [n for n in range(data.ndim) if n not in self.axes]
         self.shape = tuple(data.shape[n] for n in self.kept)
 
@@ -76,24 +74,18 @@ def _elements(out: TensorType, element: Callable[..., Any], name: str) -> list[T
     return [te.compute(shape_of(out), lambda *i: element(*i).astype(out.dtype), name=name)]
 
 
-def _wide(x: Array) -> Array:
-    return x.astype(dt.to_numpy(accumulator(dt.from_numpy(x.dtype))))
-
-
 def _optional(inputs: Sequence[Any], position: int) -> Any:
     return inputs[position] if position < len(inputs) else None
 
 
-def _infer_same(name: str, *labels: str) -> Callable[[Sequence[TensorType], Attrs], Sequence[TensorType]]:
-    """The type of the first of some float tensors, whose axis is checked."""
-
-    def infer(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-        check_floats(name, inputs, labels)
-        if "axis" in attrs:
-            dims.axis(attrs["axis"], inputs[0].ndim, f"{name}: axis")
-        return [inputs[0]]
-
-    return infer
+def _infer_along(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+    """The type of the operand, which has the axis or axes."""
+    one_dtype(inputs, "floats")
+    if "axis" in attrs:
+        dims.axis(attrs["axis"], inputs[0].ndim)
+    elif not dims.axes(attrs["axes"], inputs[0].ndim):
+        raise InvalidModule("it needs an axis to normalize along")
+    return [inputs[0]]
 
 
 def _softmax(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
@@ -105,7 +97,7 @@ def _softmax(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) 
 
 
 def _reference_softmax(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     power = np.exp(x - x.max(axis=attrs["axis"], keepdims=True))
     return [(power / power.sum(axis=attrs["axis"], keepdims=True)).astype(inputs[0].dtype)]
 
@@ -119,34 +111,31 @@ def _log_softmax(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorTyp
 
 
 def _reference_log_softmax(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     x = x - x.max(axis=attrs["axis"], keepdims=True)
     return [(x - np.log(np.exp(x).sum(axis=attrs["axis"], keepdims=True))).astype(inputs[0].dtype)]
 
 
 def _infer_batch_norm(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    labels = ("data", "gamma", "beta", "moving_mean", "moving_var")
     data, *rest = inputs
-    for label, given in zip(labels, inputs):
-        if not dt.is_float(given.dtype):
-            raise InvalidModule(f"nn.batch_norm takes tensors of floats; {label} is {given.dtype}")
-    channels = data.shape[dims.axis(attrs["axis"], data.ndim, "nn.batch_norm: axis")]
-    for label, given in zip(labels[1:], rest):
-        _check_vector("nn.batch_norm", label, given, channels)
+    one_dtype([data], "floats")
+    one_dtype(rest, "floats")  # statistics of 16-bit data may be float32
+    channels = data.shape[dims.axis(attrs["axis"], data.ndim)]
+    for label, given in zip(("gamma", "beta", "moving_mean", "moving_var"), rest):
+        _check_vector(label, given, channels)
     return [data]
 
 
-def _check_vector(name: str, label: str, given: TensorType, channels: Any) -> None:
+def _check_vector(label: str, given: TensorType, channels: Any) -> None:
     if not dims.same_shape(given.shape, (channels,)):
         raise InvalidModule(
-            f"{name}: {label} has shape {dims.text(given.shape)}; it needs one element for each of "
-            f"{dims.text([channels])[1:-1]} channels"
+            f"{label} is {described(given)}; it needs one element for each of {dims.text([channels])[1:-1]} channels"
         )
 
 
 def _batch_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     data, gamma, beta, mean, var = inputs
-    axis, sums = dims.axis(attrs["axis"], data.ndim), accumulator(data.dtype)
+    axis, sums = dims.axis(attrs["axis"], data.ndim), wide(data.dtype)
 
     def element(*i: Any) -> Any:
         # what the channel alone decides comes out of the loops over its elements
@@ -157,31 +146,21 @@ def _batch_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType
 
 
 def _reference_batch_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    data = _wide(inputs[0])
+    data = wide_array(inputs[0])
     shape = [1] * data.ndim
     shape[attrs["axis"]] = -1
     gamma, beta, mean, var = (x.astype(data.dtype).reshape(shape) for x in inputs[1:])
     return [((data - mean) / np.sqrt(var + data.dtype.type(attrs["epsilon"])) * gamma + beta).astype(inputs[0].dtype)]
 
 
-def _infer_layer_norm(name: str) -> Callable[[Sequence[TensorType], Attrs], Sequence[TensorType]]:
-    labels = ("data", "gamma", "beta")
-
-    def infer(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-        check_floats(name, inputs, labels)
-        data = inputs[0]
-        axes = dims.axes(attrs["axes"], data.ndim, f"{name}: axes")
-        row = tuple(data.shape[n] for n in axes)
-        if not axes:
-            raise InvalidModule(f"{name} needs an axis to normalize along")
-        for label, given in zip(labels[1:], inputs[1:]):
-            if not dims.same_shape(given.shape, row):
-                raise InvalidModule(
-                    f"{name}: {label} has shape {dims.text(given.shape)}; what is normalized has {dims.text(row)}"
-                )
-        return [data]
-
-    return infer
+def _infer_layer_norm(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+    _infer_along(inputs, attrs)
+    data = inputs[0]
+    row = tuple(data.shape[n] for n in dims.axes(attrs["axes"], data.ndim))
+    for label, given in zip(("gamma", "beta"), inputs[1:]):
+        if not dims.same_shape(given.shape, row):
+            raise InvalidModule(f"{label} is {described(given)}; what is normalized has the shape {dims.text(row)}")
+    return [data]
 
 
 def _scaled(value: Any, gamma: Tensor | None, beta: Tensor | None, at: tuple[Any, ...]) -> Any:
@@ -204,7 +183,7 @@ def _layer_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType
 
 
 def _reference_layer_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     axes = dims.axes(attrs["axes"], x.ndim)
     value = (x - x.mean(axis=axes, keepdims=True)) / np.sqrt(x.var(axis=axes, keepdims=True) + attrs["epsilon"])
     return [_reference_scaled(value, inputs, axes).astype(inputs[0].dtype)]
@@ -237,31 +216,31 @@ def _rms_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType])
 
 
 def _reference_rms_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     axes = dims.axes(attrs["axes"], x.ndim)
     value = x / np.sqrt((x * x).mean(axis=axes, keepdims=True) + attrs["epsilon"])
     return [_reference_scaled(value, inputs, axes).astype(inputs[0].dtype)]
 
 
-def _infer_group_norm(name: str) -> Callable[[Sequence[TensorType], Attrs], Sequence[TensorType]]:
-    labels = ("data", "gamma", "beta")
+def _infer_instance_norm(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+    one_dtype(inputs, "floats")
+    data = inputs[0]
+    if data.ndim < 3:
+        raise InvalidModule(f"there is nothing after N C in {described(data)} to normalize along")
+    for label, given in zip(("gamma", "beta"), inputs[1:]):
+        _check_vector(label, given, data.shape[1])
+    return [data]
 
-    def infer(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-        check_floats(name, inputs, labels)
-        data = inputs[0]
-        if data.ndim < 2:
-            raise InvalidModule(f"{name} takes a tensor of 2 dimensions at least, not {dims.text(data.shape)}")
-        groups = attrs.get("num_groups")
-        channels = dims.constant(data.shape[1])
-        if groups is not None and (channels is None or groups < 1 or channels % groups):
-            raise InvalidModule(f"{name} of {dims.text(data.shape)}: the channels do not make {groups} groups")
-        if groups is None and data.ndim < 3:
-            raise InvalidModule(f"{name} of {dims.text(data.shape)}: there is nothing after N C to normalize along")
-        for label, given in zip(labels[1:], inputs[1:]):
-            _check_vector(name, label, given, data.shape[1])
-        return [data]
 
-    return infer
+def _infer_group_norm(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+    one_dtype(inputs, "floats")
+    data, groups = inputs[0], attrs["num_groups"]
+    channels = dims.constant(data.shape[1]) if data.ndim > 1 else None
+    if channels is None or groups < 1 or channels % groups:
+        raise InvalidModule(f"the second dimension of {described(data)} is not {groups} groups of channels")
+    for label, given in zip(("gamma", "beta"), inputs[1:]):
+        _check_vector(label, given, data.shape[1])
+    return [data]
 
 
 def _instance_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
@@ -278,7 +257,7 @@ def _instance_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorT
 
 
 def _reference_instance_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     axes = tuple(range(2, x.ndim))
     value = (x - x.mean(axis=axes, keepdims=True)) / np.sqrt(x.var(axis=axes, keepdims=True) + attrs["epsilon"])
     return [_reference_scaled(value, inputs, (1,)).astype(inputs[0].dtype)]
@@ -289,7 +268,7 @@ def _group_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType
     channels = dims.constant(data.shape[1])
     assert channels is not None
     size = channels // groups
-    sums = accumulator(data.dtype)
+    sums = wide(data.dtype)
     count = te.Value(dims.mul(dims.product(data.shape[2:]), size)).astype(sums)
     # channels first, then groups of them: what a channel has lies side by side
     rows = _Reduced(data, range(2, data.ndim))
@@ -322,7 +301,7 @@ def _group_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType
 
 
 def _reference_group_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     grouped = x.reshape(x.shape[0], attrs["num_groups"], -1)
     mean, var = grouped.mean(axis=2, keepdims=True), grouped.var(axis=2, keepdims=True)
     value = ((grouped - mean) / np.sqrt(var + attrs["epsilon"])).reshape(x.shape)
@@ -330,18 +309,15 @@ def _reference_group_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Arr
 
 
 def _infer_lrn(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    check_floats("nn.lrn", inputs, ("data",))
+    one_dtype(inputs, "floats")
     if inputs[0].ndim < 2 or attrs["size"] < 1:
-        raise InvalidModule(
-            f"nn.lrn of {dims.text(inputs[0].shape)} over {attrs['size']} channels: it needs N C … and a size of 1 at "
-            "least"
-        )
+        raise InvalidModule(f"it takes N C … and a size of 1 at least, not {described(inputs[0])} and {attrs['size']}")
     return [inputs[0]]
 
 
 def _lrn(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     (data,) = inputs
-    sums, size = accumulator(data.dtype), attrs["size"]
+    sums, size = wide(data.dtype), attrs["size"]
     before, channels = (size - 1) // 2, te.Value(data.shape[1])
     k = te.reduce_axis((0, size), "k")
 
@@ -362,7 +338,7 @@ def _lrn(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> S
 
 
 def _reference_lrn(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x, size = _wide(inputs[0]), attrs["size"]
+    x, size = wide_array(inputs[0]), attrs["size"]
     before = (size - 1) // 2
     squares = np.pad(x * x, [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
     total = sum(squares[:, k : k + x.shape[1]] for k in range(size))
@@ -371,8 +347,8 @@ def _reference_lrn(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
 
 def _infer_lp(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     if attrs["p"] not in (1, 2):
-        raise InvalidModule(f"nn.lp_normalize: p is 1 or 2, not {attrs['p']}")
-    return _infer_same("nn.lp_normalize", "data")(inputs, attrs)
+        raise InvalidModule(f"p is 1 or 2, not {attrs['p']}")
+    return _infer_along(inputs, attrs)
 
 
 def _lp(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
@@ -388,16 +364,9 @@ def _lp(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Se
 
 
 def _reference_lp(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     norm = np.linalg.norm(x, attrs["p"], axis=attrs["axis"], keepdims=True)
     return [np.where(norm == 0, 0, x / norm).astype(inputs[0].dtype)]
-
-
-def _infer_mvn(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    check_floats("nn.mean_variance_normalize", inputs, ("data",))
-    if not dims.axes(attrs["axes"], inputs[0].ndim, "nn.mean_variance_normalize: axes"):
-        raise InvalidModule("nn.mean_variance_normalize needs an axis to normalize along")
-    return [inputs[0]]
 
 
 def _mvn(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
@@ -413,62 +382,49 @@ def _mvn(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> S
 
 
 def _reference_mvn(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = _wide(inputs[0])
+    x = wide_array(inputs[0])
     axes = dims.axes(attrs["axes"], x.ndim)
     spread = x.std(axis=axes, keepdims=True) + x.dtype.type(attrs["epsilon"])
     return [((x - x.mean(axis=axes, keepdims=True)) / spread).astype(inputs[0].dtype)]
 
 
+def _row(
+    name: str, number: int, inputs: tuple[str, ...], infer: Infer, compute: Any, reference: Any, *attributes: Attribute
+) -> Operator:
+    return Operator(name, number, inputs, named(name, infer), compute, reference, "reduction", attributes)
+
+
 _AXIS, _AXES = Attribute("axis", "int", -1), Attribute("axes", "ints", (-1,))
+_SCALED = ("data", "gamma?", "beta?")
 
 OPERATORS = (
+    _row("nn.softmax", 250, ("data",), _infer_along, _softmax, _reference_softmax, _AXIS),
+    _row("nn.log_softmax", 251, ("data",), _infer_along, _log_softmax, _reference_log_softmax, _AXIS),
+    # as it is used after training: with the mean and variance that it is given, and one result
     Operator(
-        "nn.softmax", 250, ("data",), _infer_same("nn.softmax", "data"), _softmax, _reference_softmax,
-        "reduction", (_AXIS,),
+        "nn.batch_norm", 252, ("data", "gamma", "beta", "moving_mean", "moving_var"),
+        named("nn.batch_norm", _infer_batch_norm), _batch_norm, _reference_batch_norm, "broadcast",
+        (Attribute("axis", "int", 1), EPSILON),
     ),
-    Operator(
-        "nn.log_softmax", 251, ("data",), _infer_same("nn.log_softmax", "data"), _log_softmax, _reference_log_softmax,
-        "reduction", (_AXIS,),
-    ),
-    # as it is used after training: with the mean and variance that it was given, one result
-    Operator(
-        "nn.batch_norm", 252, ("data", "gamma", "beta", "moving_mean", "moving_var"), _infer_batch_norm, _batch_norm,
-        _reference_batch_norm, "broadcast", (Attribute("axis", "int", 1), EPSILON),
-    ),
-    Operator(
-        "nn.layer_norm", 253, ("data", "gamma?", "beta?"), _infer_layer_norm("nn.layer_norm"), _layer_norm,
-        _reference_layer_norm, "reduction", (_AXES, EPSILON),
-    ),
-    Operator(
-        "nn.rms_norm", 254, ("data", "weight?"), _infer_layer_norm("nn.rms_norm"), _rms_norm, _reference_rms_norm,
-        "reduction", (_AXES, EPSILON),
-    ),
+    _row("nn.layer_norm", 253, _SCALED, _infer_layer_norm, _layer_norm, _reference_layer_norm, _AXES, EPSILON),
+    _row("nn.rms_norm", 254, ("data", "weight?"), _infer_layer_norm, _rms_norm, _reference_rms_norm, _AXES, EPSILON),
     # data N C …: each channel of each image on its own
-    Operator(
-        "nn.instance_norm", 255, ("data", "gamma?", "beta?"), _infer_group_norm("nn.instance_norm"), _instance_norm,
-        _reference_instance_norm, "reduction", (EPSILON,),
-    ),
+    _row("nn.instance_norm", 255, _SCALED, _infer_instance_norm, _instance_norm, _reference_instance_norm, EPSILON),
     # data N C …: channels that follow one another together; gamma and beta have one element a channel
-    Operator(
-        "nn.group_norm", 256, ("data", "gamma?", "beta?"), _infer_group_norm("nn.group_norm"), _group_norm,
-        _reference_group_norm, "reduction", (Attribute("num_groups", "int"), EPSILON),
+    _row(
+        "nn.group_norm", 256, _SCALED, _infer_group_norm, _group_norm, _reference_group_norm,
+        Attribute("num_groups", "int"), EPSILON,
     ),
     # data N C …: x / (bias + alpha / size * sum of squares of the size nearest channels) ** beta, as in ONNX
-    Operator(
-        "nn.lrn", 257, ("data",), _infer_lrn, _lrn, _reference_lrn, "reduction",
-        (
-            Attribute("size", "int"), Attribute("alpha", "float", 1e-4), Attribute("beta", "float", 0.75),
-            Attribute("bias", "float", 1.0),
-        ),
+    _row(
+        "nn.lrn", 257, ("data",), _infer_lrn, _lrn, _reference_lrn, Attribute("size", "int"),
+        Attribute("alpha", "float", 1e-4), Attribute("beta", "float", 0.75), Attribute("bias", "float", 1.0),
     ),
     # rows of zeros stay zeros
-    Operator(
-        "nn.lp_normalize", 258, ("data",), _infer_lp, _lp, _reference_lp, "reduction",
-        (_AXIS, Attribute("p", "int", 2)),
-    ),
+    _row("nn.lp_normalize", 258, ("data",), _infer_lp, _lp, _reference_lp, _AXIS, Attribute("p", "int", 2)),
     # epsilon is added to the standard deviation, as in ONNX
-    Operator(
-        "nn.mean_variance_normalize", 259, ("data",), _infer_mvn, _mvn, _reference_mvn, "reduction",
-        (Attribute("axes", "ints", (0, 2, 3)), Attribute("epsilon", "float", 1e-9)),
+    _row(
+        "nn.mean_variance_normalize", 259, ("data",), _infer_along, _mvn, _reference_mvn,
+        Attribute("axes", "ints", (0, 2, 3)), Attribute("epsilon", "float", 1e-9),
     ),
 )  # fmt: skip

@@ -13,8 +13,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.precision import accumulator, check_floats
-from crossfarm.ir.graph.operators.rows import shape_of
+from crossfarm.ir.graph.operators.rows import described, named, one_dtype, shape_of, wide
 from crossfarm.ir.graph.operators.windows import (
     DILATION,
     PADDING,
@@ -30,34 +29,26 @@ from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
 
-def _windows(name: str, attrs: Attrs, ndim: int) -> tuple[Window, ...]:
-    if ndim < 3:
-        raise InvalidModule(f"{name} takes a tensor of 3 dimensions at least, N C and those pooled over, not {ndim}")
-    found = windows(name, attrs, each(name, "pool_size", attrs["pool_size"], ndim - 2))
+def _windows(attrs: Attrs, ndim: int) -> tuple[Window, ...]:
+    found = windows(attrs, each("pool_size", attrs["pool_size"], ndim - 2))
     for window in found:
         if max(window.before, window.after) >= window.reach:
             raise InvalidModule(
-                f"{name}: padding of {window.before} and {window.after} holds whole windows of {window.reach}; make it "
-                "smaller than the window"
+                f"padding of {window.before} and {window.after} holds whole windows of {window.reach}",
+                hint="make it smaller than the window",
             )
     return found
 
 
-def _infer(name: str, rank: int | None, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+def _infer(rank: int, domain: str, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     (data,) = inputs
-    if rank is not None and data.ndim != rank + 2:
-        raise InvalidModule(f"{name} takes a tensor of {rank + 2} dimensions, not {dims.text(data.shape)}")
-    if dt.is_bool(data.dtype):
-        raise InvalidModule(f"{name} takes a tensor of numbers, not of bool")
-    found = _windows(name, attrs, data.ndim)
+    one_dtype(inputs, domain)
+    if not (data.ndim == rank + 2 if rank else data.ndim > 2):
+        raise InvalidModule(f"it pools over {rank or 'the'} dimensions after N C; {described(data)} is no such tensor")
+    found = _windows(attrs, data.ndim)
     places = [w.places(n, attrs["ceil_mode"]) for w, n in zip(found, data.shape[2:])]
-    check_places(name, data.shape, places)
+    check_places(data, places)
     return [TensorType((*data.shape[:2], *places), data.dtype)]
-
-
-def _infer_floats(name: str, rank: int | None, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    check_floats(name, inputs, ("data",))
-    return _infer(name, rank, inputs, attrs)
 
 
 def _around(data: Tensor, found: Sequence[Window], places: Sequence[dims.Dim], ceil: bool, value: Any) -> Tensor:
@@ -74,11 +65,11 @@ def _around(data: Tensor, found: Sequence[Window], places: Sequence[dims.Dim], c
 
 
 def _pooled(
-    name: str, inputs: Sequence[Tensor], attrs: Attrs, out: TensorType, reduce: Any, start: Any, value: Any
+    inputs: Sequence[Tensor], attrs: Attrs, out: TensorType, reduce: Any, start: Any, value: Any
 ) -> tuple[Tensor, tuple[Window, ...]]:
     """Windows reduced by ``reduce`` of ``value`` of each element."""
     (data,) = inputs
-    found = _windows(name, attrs, data.ndim)
+    found = _windows(attrs, data.ndim)
     around = _around(data, found, out.shape[2:], attrs["ceil_mode"], start)
     steps = [te.reduce_axis((0, w.size), f"k{n}") for n, w in enumerate(found)]
 
@@ -92,22 +83,22 @@ def _lowest(dtype: str) -> Any:
     return -math.inf if dt.is_float(dtype) else dt.int_range(dtype)[0]
 
 
-def _max(name: str, inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
+def _max(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     start = _lowest(out[0].dtype)
-    return [_pooled(name, inputs, attrs, out[0], te.max, start, lambda x: x)[0]]
+    return [_pooled(inputs, attrs, out[0], te.max, start, lambda x: x)[0]]
 
 
-def _reference_max(name: str, inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
+def _reference_max(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     (data,) = inputs
-    found = _windows(name, attrs, data.ndim)
+    found = _windows(attrs, data.ndim)
     seen = reference_windows(data, found, _lowest(dt.from_numpy(data.dtype)), attrs["ceil_mode"])
     return [seen.max(axis=tuple(range(-len(found), 0)))]
 
 
-def _avg(name: str, inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
+def _avg(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     dtype = out[0].dtype
-    sums = accumulator(dtype)
-    total, found = _pooled(name, inputs, attrs, out[0], te.sum, 0, lambda x: x.astype(sums))
+    sums = wide(dtype)
+    total, found = _pooled(inputs, attrs, out[0], te.sum, 0, lambda x: x.astype(sums))
     lengths = inputs[0].shape[2:]
 
     def count(window: Window, length: Any, place: Any) -> Any:
@@ -133,10 +124,10 @@ def _avg(name: str, inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[Tensor
     return [te.compute(shape_of(out[0]), element, name="average")]
 
 
-def _reference_avg(name: str, inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
+def _reference_avg(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     (data,) = inputs
-    found = _windows(name, attrs, data.ndim)
-    sums = dt.to_numpy(accumulator(dt.from_numpy(data.dtype)))
+    found = _windows(attrs, data.ndim)
+    sums = dt.to_numpy(wide(dt.from_numpy(data.dtype)))
     ones = np.ones(data.shape[2:])
     if attrs["count_include_pad"]:
         ones = np.pad(ones, [(w.before, w.after) for w in found], constant_values=1)
@@ -151,25 +142,21 @@ def _reference_avg(name: str, inputs: Sequence[Array], attrs: Attrs) -> Sequence
     return [(total / count).astype(data.dtype)]
 
 
-def _check_p(name: str, p: int) -> None:
-    if p < 1:
-        raise InvalidModule(f"{name}: p is 1 at least, not {p}")
-
-
 def _infer_lp(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    _check_p("nn.lp_pool", attrs["p"])
-    return _infer_floats("nn.lp_pool", None, inputs, attrs)
+    if attrs["p"] < 1:
+        raise InvalidModule(f"p is 1 at least, not {attrs['p']}")
+    return _infer(0, "floats", inputs, attrs)
 
 
 def _lp(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     dtype, p = out[0].dtype, attrs["p"]
-    sums = accumulator(dtype)
+    sums = wide(dtype)
 
     def power(x: Any) -> Any:
         x = x.astype(sums)
         return te.abs(x) if p == 1 else x * x if p == 2 else te.pow(te.abs(x), te.const(p, sums))
 
-    total, _ = _pooled("nn.lp_pool", inputs, attrs, out[0], te.sum, 0, power)
+    total, _ = _pooled(inputs, attrs, out[0], te.sum, 0, power)
     if p == 1 and dtype == sums:
         return [total]
 
@@ -181,8 +168,8 @@ def _lp(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Se
 
 def _reference_lp(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     (data,) = inputs
-    found, p = _windows("nn.lp_pool", attrs, data.ndim), attrs["p"]
-    sums = dt.to_numpy(accumulator(dt.from_numpy(data.dtype)))
+    found, p = _windows(attrs, data.ndim), attrs["p"]
+    sums = dt.to_numpy(wide(dt.from_numpy(data.dtype)))
     seen = np.abs(reference_windows(data.astype(sums), found, 0, attrs["ceil_mode"]))
     return [((seen**p).sum(axis=tuple(range(-len(found), 0))) ** (1 / p)).astype(data.dtype)]
 
@@ -194,9 +181,7 @@ def _max_row(rank: int) -> Operator:
     name = f"nn.max_pool{rank}d"
     return Operator(
         name, 229 + rank, ("data",),
-        lambda inputs, attrs: _infer(name, rank, inputs, attrs),
-        lambda inputs, attrs, out: _max(name, inputs, attrs, out),
-        lambda inputs, attrs: _reference_max(name, inputs, attrs),
+        named(name, lambda inputs, attrs: _infer(rank, "numbers", inputs, attrs)), _max, _reference_max,
         "reduction", _SHARED,
     )  # fmt: skip
 
@@ -205,9 +190,7 @@ def _avg_row(rank: int) -> Operator:
     name = f"nn.avg_pool{rank}d"
     return Operator(
         name, 232 + rank, ("data",),
-        lambda inputs, attrs: _infer_floats(name, rank, inputs, attrs),
-        lambda inputs, attrs, out: _avg(name, inputs, attrs, out),
-        lambda inputs, attrs: _reference_avg(name, inputs, attrs),
+        named(name, lambda inputs, attrs: _infer(rank, "floats", inputs, attrs)), _avg, _reference_avg,
         "reduction", (*_SHARED, Attribute("count_include_pad", "bool", False)),
     )  # fmt: skip
 
@@ -216,6 +199,7 @@ OPERATORS = (
     *(_max_row(rank) for rank in (1, 2, 3)),
     *(_avg_row(rank) for rank in (1, 2, 3)),
     Operator(
-        "nn.lp_pool", 236, ("data",), _infer_lp, _lp, _reference_lp, "reduction", (*_SHARED, Attribute("p", "int", 2))
+        "nn.lp_pool", 236, ("data",), named("nn.lp_pool", _infer_lp), _lp, _reference_lp, "reduction",
+        (*_SHARED, Attribute("p", "int", 2))
     ),
 )  # fmt: skip

@@ -13,6 +13,8 @@ from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs
+from crossfarm.ir.graph.operators.rows import described
+from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
 #: What every sliding window has; each may be one number for all dimensions. ``padding``: as many as there are
@@ -60,38 +62,38 @@ class Window:
         return start + (step if self.dilation == 1 else step * self.dilation)
 
 
-def windows(name: str, attrs: Attrs, sizes: Sequence[int]) -> tuple[Window, ...]:
+def windows(attrs: Attrs, sizes: Sequence[int]) -> tuple[Window, ...]:
     """One a dimension, from the attributes above. Raises InvalidModule where they are no window."""
     count = len(sizes)
-    strides, dilation = (each(name, label, attrs[label], count) for label in ("strides", "dilation"))
+    strides, dilation = (each(label, attrs[label], count) for label in ("strides", "dilation"))
     padding = attrs["padding"]
     before, after = padding, padding
     if len(padding) == 2 * count:
         before, after = padding[:count], padding[count:]
     elif len(padding) not in (1, count):
-        raise InvalidModule(f"{name}: padding {padding} is not 1, {count} or {2 * count} numbers")
-    before, after = each(name, "padding", before, count), each(name, "padding", after, count)
+        raise InvalidModule(f"padding {padding} is not 1, {count} or {2 * count} numbers")
+    before, after = each("padding", before, count), each("padding", after, count)
     found = tuple(map(Window, sizes, strides, dilation, before, after))
     for window in found:
         if min(window.size, window.stride, window.dilation) < 1 or min(window.before, window.after) < 0:
             raise InvalidModule(
-                f"{name}: a window of {window.size} elements with stride {window.stride}, dilation {window.dilation} "
+                f"a window of {window.size} elements with stride {window.stride}, dilation {window.dilation} "
                 f"and padding {window.before}, {window.after} cannot slide"
             )
     return found
 
 
-def each(name: str, label: str, values: Sequence[int], count: int) -> tuple[int, ...]:
+def each(label: str, values: Sequence[int], count: int) -> tuple[int, ...]:
     """One number a dimension. Raises InvalidModule for another number of them."""
     if len(values) not in (1, count):
-        raise InvalidModule(f"{name}: {label} {tuple(values)} is not 1 or {count} numbers")
+        raise InvalidModule(f"{label} {tuple(values)} is not 1 or {count} numbers")
     return tuple(values) if len(values) == count else (values[0],) * count
 
 
-def check_places(name: str, shape: Sequence[Expr], places: Sequence[Expr]) -> None:
+def check_places(data: TensorType, places: Sequence[Expr]) -> None:
     """Raises InvalidModule where a window surely fits nowhere."""
     if any((c := dims.constant(p)) is not None and c < 1 for p in places):
-        raise InvalidModule(f"{name} of {dims.text(shape)}: the window is longer than what it slides over")
+        raise InvalidModule(f"the window is longer than what it slides over: {described(data)} and its padding")
 
 
 def padded(
