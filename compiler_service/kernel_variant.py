@@ -16,6 +16,7 @@ from compiler_service.passes.split_kernels import KERNEL_OF
 from compiler_service.symbols import symbol_names
 from crossfarm._version import __version__
 from crossfarm.errors import BuildFailed, UnsupportedTarget
+from crossfarm.ir.calls import callees_of
 from crossfarm.wire.v1 import artifact_pb2
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def build_kernels(
     functions = {name: func for name, func in lowered.prim_funcs.items() if not func.private}
     if not functions:
         raise BuildFailed(f"module {original.name!r} has no public function to build")
+    callers = callees_of(lowered.prim_funcs)
     owners = {name: str(func.attrs[KERNEL_OF]) for name, func in lowered.prim_funcs.items() if KERNEL_OF in func.attrs}
     kernels = {name: Kernel.of(name, lowered.prim_func(name)) for name in owners}
     for kernel in kernels.values():
@@ -105,11 +107,11 @@ def build_kernels(
         _check_limits(kernel, shared[name], target)
     entries = []
     for name, func in functions.items():
-        planned = plan_launches(name, func, kernels)
+        planned = plan_launches(name, func, kernels, lowered.prim_funcs)
         entries.append(
             artifact_pb2.EntryPoint(
                 name=name,
-                parameters=parameters_of(name, func, original.prim_func(name)),
+                parameters=parameters_of(name, func, original),
                 symbols=symbol_names(func),
                 launch=planned.plan,
                 failures=planned.failures,
@@ -125,7 +127,10 @@ def build_kernels(
         ),
         entry_points=entries,
         runtime=target.kind,
-        kernels=[kernel_message(kernel, owners[name], shared[name]) for name, kernel in kernels.items()],
+        kernels=[
+            kernel_message(kernel, callers.get(owners[name], [owners[name]]), shared[name])
+            for name, kernel in kernels.items()
+        ],
     )
     return variant, device
 

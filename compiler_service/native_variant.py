@@ -21,7 +21,7 @@ from compiler_service.codegen.llvm_parallel import RUNTIME_SYMBOL
 from compiler_service.entry_points import parameters_of
 from compiler_service.linker import library_name, link, linker_version
 from compiler_service.native_files import needed_libraries
-from compiler_service.passes.plan_workspace import workspace_plan
+from compiler_service.passes.workspace import workspace_plan
 from compiler_service.runtime import runtime_object, support_objects, zig_version
 from compiler_service.symbols import function_symbols, index_expr, symbol_names
 from crossfarm._version import __version__
@@ -63,7 +63,8 @@ def build_native(
     machine = Machine.of(target, opt_level)
     with step("codegen"):
         text, functions = emit_module(lowered, target, machine)
-        if not functions:
+        entries = {name: text for name, text in functions.items() if not lowered.functions[name].private}
+        if not entries:
             raise BuildFailed(f"module {original.name!r} has no public function to build")
     with step("optimize"):
         optimized = optimize(text, machine)
@@ -80,7 +81,7 @@ def build_native(
             library_name(system),
             lambda names: stub_object(names, machine),
             more=[*([runtime_object(arch, system)] if threaded else []), *support],
-            exports=[f.symbol for f in functions.values()],
+            exports=[f.symbol for f in entries.values()],
         )
     if kept is not None:
         kept.generated_native(text, str(optimized), assembly(optimized, machine))
@@ -93,7 +94,9 @@ def build_native(
             native_abi=NATIVE_ABI,
             libraries=needed_libraries(library),
         ),
-        entry_points=[_entry_point(lowered, original, name, text) for name, text in functions.items()],
+        entry_points=[
+            _entry_point(lowered, original, name, entries[name]) for name in lowered.functions if name in entries
+        ],
         runtime="cpu",
     )
     toolchain = {"crossfarm": __version__, "llvm": llvm_version(), "linker": linker_version()}
@@ -112,7 +115,7 @@ def _entry_point(lowered: IRModule, original: IRModule, name: str, text: Functio
     )
     return artifact_pb2.EntryPoint(
         name=name,
-        parameters=parameters_of(name, func, original.prim_func(name)),
+        parameters=parameters_of(name, func, original),
         symbols=symbol_names(func),
         native=native,
         failures=text.failures,

@@ -14,6 +14,7 @@ from compiler_service.passes.bind_parallel import BindParallel
 from compiler_service.passes.check_regions import CheckRegions
 from compiler_service.passes.compact_parameters import CompactParameters
 from compiler_service.passes.fetch_next import FetchNext
+from compiler_service.passes.graph import LOWER_GRAPH_STEPS
 from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.insert_barriers import InsertBarriers
@@ -31,6 +32,7 @@ from compiler_service.passes.simplify import Simplify
 from compiler_service.passes.split_kernels import SplitKernels
 from compiler_service.passes.unroll_loops import UnrollLoops
 from compiler_service.passes.vectorize_loops import VectorizeLoops
+from compiler_service.passes.workspace import DEVICE_ALIGN
 from crossfarm.errors import UnsupportedTarget
 from crossfarm.ir.module import IRModule
 
@@ -40,13 +42,11 @@ if TYPE_CHECKING:
 #: Called before a step with its name, its index and how many there are.
 OnStep = Callable[[str, int, int], None]
 
-#: Offsets of temporaries in a device's workspace: every device that is known can bind buffers at multiples of it.
-DEVICE_ALIGN = 512
-
 
 def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
     """For devices with thread groups, whatever their kernels are written in; ``vectors`` says what becomes of those."""
     return (
+        *LOWER_GRAPH_STEPS,
         CheckRegions(),
         CompactParameters(),
         ScheduleDefault(),
@@ -68,6 +68,7 @@ def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
 
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "llvm": (
+        *LOWER_GRAPH_STEPS,
         RefuseThreadBindings(),
         CheckRegions(),
         CompactParameters(),

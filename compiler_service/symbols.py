@@ -5,6 +5,7 @@ from __future__ import annotations
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.calls import dimension_symbols as dimension_symbols
 from crossfarm.ir.expr import Binary, Cast, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.stmt import Allocate, Block
@@ -20,17 +21,6 @@ _OPERATORS = {
     "min": IndexExpr.MIN,
     "max": IndexExpr.MAX,
 }
-
-
-def dimension_symbols(func: PrimFunc) -> tuple[Var, ...]:
-    """The Vars that are bare dimensions of parameters, in order; their values are never negative."""
-    found: dict[Var, None] = {}
-    for param in func.params:
-        if isinstance(param, Buffer):
-            for extent in param.shape:
-                if isinstance(extent, Var):
-                    found.setdefault(extent)
-    return tuple(found)
 
 
 def function_symbols(func: PrimFunc) -> tuple[Var, ...]:

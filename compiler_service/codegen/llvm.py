@@ -17,6 +17,7 @@ import llvmlite.binding as llvm
 from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_function import FunctionText, emit_function
 from crossfarm.errors import BuildFailed
+from crossfarm.ir.calls import callees_of, is_caller
 from crossfarm.ir.module import IRModule
 from crossfarm.target.cpu import MODELS
 from crossfarm.target.triples import llvm_triple
@@ -72,15 +73,16 @@ def llvm_version() -> str:
 
 
 def emit_module(module: IRModule, target: Target, machine: Machine) -> tuple[str, dict[str, FunctionText]]:
-    """LLVM IR of the module's public functions, and what is known of each by name."""
+    """LLVM IR of the module's public functions and those that they call, and what is known of each by name."""
     can = Abilities.of(target)
     functions: dict[str, FunctionText] = {}
+    called = callees_of(module.prim_funcs)
     metadata = ['!0 = !{!"branch_weights", i32 1, i32 2000}', "!1 = !{i32 1}"]
     declarations: dict[str, str] = {}
-    for name, func in module.prim_funcs.items():
-        if func.private:
+    for name, func in sorted(module.prim_funcs.items(), key=lambda item: is_caller(item[1])):
+        if func.private and name not in called:
             continue
-        text = emit_function(name, func, can, first_metadata=len(metadata))
+        text = emit_function(name, func, can, len(metadata), functions)
         metadata.extend(text.loops)
         declarations.update(text.declarations)
         functions[name] = text

@@ -16,7 +16,7 @@ from __future__ import annotations
 from compiler_service.codegen.llvm_abilities import Abilities
 from compiler_service.codegen.llvm_statement import WORKSPACE_ALIGN, Metadata, StatementEmitter
 from compiler_service.codegen.llvm_text import Value, register_type
-from compiler_service.passes.plan_workspace import scratch_plan
+from compiler_service.passes.workspace import scratch_plan
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.stmt import For

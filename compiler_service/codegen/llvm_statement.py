@@ -9,7 +9,7 @@ from compiler_service.codegen.llvm_expr import ExprEmitter
 from compiler_service.codegen.llvm_stream import First, streamed
 from compiler_service.codegen.llvm_text import Value, int_constant, memory_type, register_type
 from compiler_service.passes.lower_blocks import compact_strides
-from compiler_service.passes.plan_workspace import STACK, stored_shape
+from compiler_service.passes.workspace import STACK, stored_shape
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
@@ -79,6 +79,10 @@ class StatementEmitter(ExprEmitter):
         """A loop whose iterations may run on several threads; here: one after the other."""
         self.loop(node, self.bounds(node))
 
+    def call(self, node: Call) -> None:
+        """A call of another function, which only a function's own body makes."""
+        raise AssertionError(f"function {self.function!r} calls another one inside a parallel loop")
+
     def declare(self, buffer: Buffer) -> None:
         """Makes a buffer usable whose pointer is known."""
         self.strides[buffer] = buffer.strides or compact_strides(buffer.shape)
@@ -99,7 +103,9 @@ class StatementEmitter(ExprEmitter):
         self.statement(node.body)
 
     def do_Evaluate(self, node: Evaluate) -> None:
-        if isinstance(node.value, Call) or self.is_unsafe(node.value):
+        if isinstance(node.value, Call) and node.value.op == "call_function":
+            self.call(node.value)
+        elif isinstance(node.value, Call) or self.is_unsafe(node.value):
             self.emit(node.value)
 
     def do_AssertStmt(self, node: AssertStmt) -> None:

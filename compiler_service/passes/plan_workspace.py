@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.base import map_functions
+from compiler_service.passes.plan_calls import plan_calls
 from compiler_service.passes.split_kernels import KERNEL_OF
+from compiler_service.passes.workspace import ALIGN, STACK, round_up, stored_shape
 from compiler_service.symbols import dimension_symbols, function_symbols
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
-from crossfarm.ir.arith import Analyzer, Interval, affine, const_int, structural_key
+from crossfarm.ir.arith import Analyzer, Interval, const_int, structural_key
 from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.calls import is_caller
 from crossfarm.ir.expr import Binary, Cast, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.stmt import Allocate, AttrValue, For, SeqStmt, Stmt
-from crossfarm.ir.visitor import Mutator, Node, children, walk
+from crossfarm.ir.visitor import Mutator, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
-
-#: Value of ``Allocate.annotations["place"]`` for the stack; a number is a region of the workspace.
-STACK = "stack"
-_ALIGN = 64
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A piece of memory for temporaries: byte offsets of its regions, and its size in bytes, in the symbols; int64."""
-
-    offsets: tuple[Expr, ...]
-    size: Expr
 
 
 @dataclass(frozen=True)
@@ -44,6 +34,9 @@ class PlanWorkspace:
     temporary whose size depends on a loop variable gets what the largest needs. Temporaries inside a parallel loop are
     planned apart, on the stack and in the scratch memory of each thread.
 
+    A function that calls others lends each call the memory that the callee's temporaries take, for as long as the call
+    lasts; ``plan_calls`` places that among the values between the calls.
+
     Args:
         stack_bytes: the largest temporary that goes on the stack.
         stack_total: what a function's temporaries may take of the stack together.
@@ -53,10 +46,13 @@ class PlanWorkspace:
     name: ClassVar[str] = "plan_workspace"
     stack_bytes: int = 4096
     stack_total: int = 32768
-    align: int = _ALIGN
+    align: int = ALIGN
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
-        return map_functions(module, self._plan)
+        planned = map_functions(module, self._plan)
+        callees = planned.prim_funcs
+        callers = {name: plan_calls(func, callees, self.align) for name, func in callees.items() if is_caller(func)}
+        return planned.with_functions({**planned.functions, **callers}) if callers else planned
 
     def _plan(self, name: str, func: PrimFunc) -> PrimFunc:
         if KERNEL_OF in func.attrs:
@@ -65,49 +61,26 @@ class PlanWorkspace:
         return func if body is func.body else replace(func, body=body)
 
 
-def workspace_plan(func: PrimFunc) -> Plan:
-    """The plan that PlanWorkspace's annotations make of a function; an empty one where there are no temporaries."""
-    return _plan_of(_outside_parallel(func.body))
-
-
-def scratch_plan(loop: For) -> Plan:
-    """The plan of a parallel loop that is not inside another one: of the memory that each of its threads needs."""
-    return _plan_of(walk(loop.body))
-
-
-def stored_shape(buffer: Buffer) -> tuple[Expr, ...]:
-    """Extents whose product is how many elements a temporary takes in memory: its shape where it is compact."""
-    if not buffer.strides:
-        return buffer.shape
-    last: Expr = IntImm(1, buffer.strides[0].dtype)
-    for extent, stride in zip(buffer.shape, buffer.strides):
-        before = Binary("sub", extent, IntImm(1, extent.dtype))
-        last = Binary("add", last, Binary("mul", before, stride))
-    return (affine(last).to_expr(last.dtype),)
-
-
-def _plan_of(nodes: Iterator[Node | Buffer]) -> Plan:
-    sizes: dict[int, Expr] = {}
-    for node in nodes:
-        if isinstance(node, Allocate) and isinstance(place := node.annotations.get("place"), int):
-            size = node.annotations["bytes"]
-            new = size if isinstance(size, Expr) else IntImm(int(str(size)), "int64")
-            old = const_int(sizes.get(place, new))
-            sizes[place] = new if old is None or old <= (const_int(new) or 0) else sizes[place]
-    offsets: list[Expr] = []
-    end: Expr = IntImm(0, "int64")
-    for place in sorted(sizes):
-        offsets.append(end)
-        end = _add(end, _round_up(sizes[place]))
-    return Plan(tuple(offsets), end)
-
-
-@dataclass
+@dataclass(eq=False)
 class _Region:
     """Part of the workspace: its size, and the last top-level statement that uses it (None: never free again)."""
 
     size: Expr
     busy_until: int | None
+
+    @property
+    def constant(self) -> int:
+        """The size where it is a constant; 0 where not: such regions are compared with equal ones alone."""
+        return const_int(self.size) or 0
+
+    def is_free(self, when: int) -> bool:
+        """True where the statement ``when`` may begin to use it."""
+        return self.busy_until is not None and self.busy_until < when
+
+    def compares(self, size: Expr) -> bool:
+        """True where it is known which of the two sizes is larger."""
+        both_constant = const_int(self.size) is not None and const_int(size) is not None
+        return both_constant or structural_key(self.size) == structural_key(size)
 
 
 class _Memory:
@@ -145,8 +118,8 @@ class _Placer(Mutator):
 
     def mutate_Allocate(self, node: Allocate) -> Stmt:
         size = (
-            _round_up(self._bytes(node.buffer), self.options.align)
-            if self.options.align > _ALIGN
+            round_up(self._bytes(node.buffer), self.options.align)
+            if self.options.align > ALIGN
             else self._bytes(node.buffer)
         )
         constant = const_int(size)
@@ -160,19 +133,19 @@ class _Placer(Mutator):
         return replace(node, body=self.mutate(node.body), annotations={**node.annotations, **where})
 
     def _region(self, size: Expr, used: tuple[int, int] | None) -> int:
-        """Number of a region of that size: one that is free by then, else a new one."""
-        for number, region in enumerate(self.memory.regions):
-            if used is None or region.busy_until is None or region.busy_until >= used[0]:
-                continue
-            old, new = const_int(region.size), const_int(size)
-            if (old is None or new is None) and structural_key(region.size) != structural_key(size):
-                continue
-            if old is not None and new is not None and new > old:
-                region.size = size
-            region.busy_until = used[1]
-            return number
-        self.memory.regions.append(_Region(size, None if used is None else used[1]))
-        return len(self.memory.regions) - 1
+        """Number of a region of that size: of those that are free by then the smallest that is large enough, else the
+        largest, which grows; a new one where none is free."""
+        free = [] if used is None else [r for r in self.memory.regions if r.is_free(used[0]) and r.compares(size)]
+        if used is None or not free:
+            self.memory.regions.append(_Region(size, None if used is None else used[1]))
+            return len(self.memory.regions) - 1
+        new = const_int(size) or 0
+        large = [r for r in free if r.constant >= new]
+        region = min(large, key=lambda r: r.constant) if large else max(free, key=lambda r: r.constant)
+        if not large:
+            region.size = size
+        region.busy_until = used[1]
+        return self.memory.regions.index(region)
 
     def _bytes(self, buffer: Buffer) -> Expr:
         size: Expr = IntImm(dt.itemsize(buffer.dtype), "int64")
@@ -198,16 +171,6 @@ class _Placer(Mutator):
         return IntImm(bounds.high, extent.dtype)
 
 
-def _outside_parallel(body: Stmt) -> Iterator[Node | Buffer]:
-    """The nodes of ``body`` but for those inside parallel loops."""
-    stack: list[Node | Buffer] = [body]
-    while stack:
-        node = stack.pop()
-        yield node
-        if not isinstance(node, Buffer) and not (isinstance(node, For) and node.kind == "parallel"):
-            stack.extend(reversed(list(children(node))))
-
-
 def _uses(body: Stmt) -> dict[Buffer, tuple[int, int]]:
     """First and last top-level statement that touches each buffer allocated around all of them."""
     allocated: set[Buffer] = set()
@@ -220,17 +183,3 @@ def _uses(body: Stmt) -> dict[Buffer, tuple[int, int]]:
             if isinstance(node, Buffer) and node in allocated:
                 found[node] = (found.get(node, (position, 0))[0], position)
     return found
-
-
-def _round_up(size: Expr, align: int = _ALIGN) -> Expr:
-    if isinstance(size, IntImm):
-        return IntImm(-(-size.value // align) * align, "int64")
-    unit = IntImm(align, "int64")
-    blocks = Binary("floordiv", Binary("add", size, IntImm(align - 1, "int64")), unit)
-    return Binary("mul", blocks, unit)
-
-
-def _add(a: Expr, b: Expr) -> Expr:
-    if isinstance(a, IntImm) and isinstance(b, IntImm):
-        return IntImm(a.value + b.value, "int64")
-    return b if isinstance(a, IntImm) and a.value == 0 else Binary("add", a, b)

@@ -11,6 +11,7 @@ from crossfarm.errors import BuildFailed
 from crossfarm.ir import ops
 from crossfarm.ir.arith import const_int, structural_key
 from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.calls import callees_of, is_caller
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, IntImm, Not, StringImm, Var
 from crossfarm.ir.function import Param, PrimFunc
 from crossfarm.ir.module import IRModule
@@ -22,13 +23,15 @@ if TYPE_CHECKING:
 
 GROUP_TAGS = ("blockIdx.x", "blockIdx.y", "blockIdx.z")
 THREAD_TAGS = ("threadIdx.x", "threadIdx.y", "threadIdx.z")
-#: Attribute of a function that is a kernel; its value names the entry point that launches it.
+#: Attribute of a function that is a kernel; its value names the function that launches it.
 KERNEL_OF = "crossfarm.kernel_of"
 
 
 @dataclass(frozen=True)
 class SplitKernels:
-    """Each public function becomes a sequence of ``launch_kernel`` and temporaries in global memory.
+    """Each function that can be called becomes a sequence of ``launch_kernel`` and temporaries in global memory.
+
+    A function that calls others stays as it is: what it launches is what they launch.
 
     A kernel is a private function: loops bound to thread indices, one for each tag it uses, around the allocations of
     its group's shared memory, around what one thread does. Its parameters are the buffers it touches, then the scalars.
@@ -46,8 +49,12 @@ class SplitKernels:
     def apply(self, module: IRModule, target: Target) -> IRModule:
         functions: dict[str, PrimFunc] = {}
         taken = set(module.functions)
+        called = callees_of(module.prim_funcs)
         for name, func in module.prim_funcs.items():
-            if func.private:
+            if is_caller(func):
+                functions[name] = func
+                continue
+            if func.private and name not in called:
                 continue
             split = _Split(name, func, taken)
             functions[name] = split.host()

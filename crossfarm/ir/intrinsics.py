@@ -78,6 +78,8 @@ _ROWS = (
     # prefetch(address, level): a hint that the line of an element will be read, into the cache of that level; an
     # address outside of the buffer is no error
     Intrinsic("prefetch", 69, 2, result="void", domain="any", pure=False),
+    # call_function(name, …): runs a private function of the module, see ``crossfarm.ir.calls``
+    Intrinsic("call_function", 70, -1, result="void", domain="any", pure=False),
 )
 
 INTRINSICS: dict[str, Intrinsic] = {row.name: row for row in _ROWS}

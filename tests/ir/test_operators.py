@@ -332,6 +332,16 @@ def test_every_intrinsic_that_gives_a_value_is_tested_here() -> None:
         *FUNCTIONS, "isnan", "isinf", "isfinite", "popcount", "clz", "bitwise_not", "reinterpret", "ldexp",
         "q_multiply_shift", "nextafter", "if_then_else", "call_pure_extern",
     }  # fmt: skip
-    elsewhere = {"exp2", "likely", "assume", "call_extern", "ret", "storage_sync", "address_of", "launch_kernel"}
+    elsewhere = {
+        "exp2",
+        "likely",
+        "assume",
+        "call_extern",
+        "ret",
+        "storage_sync",
+        "address_of",
+        "launch_kernel",
+        "call_function",
+    }
     elsewhere |= {"dot4", "prefetch"}  # tests/compiler/test_dot.py, test_fetch_next.py
     assert tested | elsewhere == set(INTRINSICS)

@@ -296,14 +296,12 @@ def _sync(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
     return ops.call_intrin("storage_sync", StringImm(args.string(ctx, items[0], f"the scope of T.{name}")))
 
 
-def _launch(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
-    """What the host's part of a module that was split for a device does; programs do not write it."""
+def _by_name(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
+    """What lowered modules do, and programs do not write: launches of kernels, calls of other functions."""
     if not node.args or node.keywords:
-        raise ctx.source.error(
-            node, "T.launch_kernel takes a kernel's name and its arguments", construct="T.launch_kernel"
-        )
-    kernel = args.string(ctx, node.args[0], "the kernel of T.launch_kernel")
-    return ops.call_intrin("launch_kernel", StringImm(kernel), *(args.expr(ctx, a) for a in node.args[1:]))
+        raise ctx.source.error(node, f"T.{name} takes a function's name and its arguments", construct=f"T.{name}")
+    function = args.string(ctx, node.args[0], f"the function of T.{name}")
+    return ops.call_intrin(name, StringImm(function), *(args.expr(ctx, a) for a in node.args[1:]))
 
 
 def _intrinsic(ctx: FunctionContext, node: ast.Call, name: str) -> Value:
@@ -340,6 +338,7 @@ _HANDLERS: dict[str, Callable[[FunctionContext, ast.Call, str], Value]] = {
     "reinterpret": _reinterpret,
     "tvm_storage_sync": _sync,
     "storage_sync": _sync,
-    "launch_kernel": _launch,
+    "launch_kernel": _by_name,
+    "call_function": _by_name,
 }
 assert all(row.name in INTRINSICS for row in BY_SCRIPT.values())

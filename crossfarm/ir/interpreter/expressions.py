@@ -7,6 +7,7 @@ vector dtype's lanes are the only axis of its values, and loops around vector co
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from crossfarm.errors import ProgramError
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.calls import ProgramCall
 from crossfarm.ir.expr import (
     Binary,
     Broadcast,
@@ -31,15 +33,18 @@ from crossfarm.ir.expr import (
     StringImm,
     Var,
 )
+from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.interpreter import arithmetic, intrinsics
 from crossfarm.ir.interpreter.arithmetic import Value
-from crossfarm.ir.visitor import walk
+from crossfarm.ir.visitor import substitute, walk
 
 Env = list[Any]
 Evaluate = Callable[[Env], Value]
+#: From a name, a function of the module and what runs it on arguments.
+Callee = Callable[[str], tuple[PrimFunc, Callable[[list[Any]], None]]]
 
 _DIVISIONS = ("div", "mod", "floordiv", "floormod")
-_EFFECTS = ("call_extern", "call_pure_extern", "assume", "ret", "storage_sync", "prefetch")
+_EFFECTS = ("call_extern", "call_pure_extern", "assume", "ret", "storage_sync", "prefetch", "call_function")
 
 
 class ExprCompiler:
@@ -48,10 +53,14 @@ class ExprCompiler:
     Attributes:
         function: its name, for messages.
         bound: variables that something compiled so far binds; a match defines those that are not.
+        calls: whether something compiled so far calls another function.
     """
 
-    def __init__(self, function: str) -> None:
+    def __init__(self, function: str, callee: Callee | None = None) -> None:
+        """``callee``: finds other functions of the module."""
         self.function = function
+        self.calls = False
+        self._callee = callee
         self.bound: set[Var] = set()
         self._slots: dict[Any, int] = {}
         self._risky: dict[Expr, bool] = {}
@@ -236,6 +245,8 @@ class ExprCompiler:
                 return self._extern(e)
             case "address_of":
                 return self._address(e)
+            case "call_function":
+                return self._function(e)
             case "assume":
                 return self._assume(e)
             case "prefetch":
@@ -272,6 +283,47 @@ class ExprCompiler:
             return array.reshape(-1).view(np.uint8)[first * array.itemsize :]
 
         return address
+
+    def _function(self, e: Call) -> Evaluate:
+        """Another function, on parts of this one's memory under shapes of its own."""
+        assert isinstance(e.args[0], StringImm)
+        assert self._callee is not None
+        name = e.args[0].value
+        callee, run = self._callee(name)
+        self.calls = True
+        call = ProgramCall(name, e.args[1:])
+        values = call.values(callee)
+        elements = dict(call.buffers(callee))
+        args = [
+            self._part(elements[param], param, values) if isinstance(param, Buffer) else self.compile(values[param])
+            for param in callee.params
+        ]
+
+        def evaluate(env: Env) -> Value:
+            run([arg(env) for arg in args])
+            return np.int32(0)
+
+        return evaluate
+
+    def _part(self, first: BufferLoad, param: Buffer, values: dict[Var, Expr]) -> Evaluate:
+        """What a callee's parameter is, given the element that it begins with."""
+        place, name, to = self.slot(first.buffer), first.buffer.name, dt.to_numpy(param.dtype)
+        start = [self.compile(index) for index in first.indices]
+        shape = [self.compile(substitute(extent, values)) for extent in param.shape]
+
+        def part(env: Env) -> Value:
+            array, sizes = env[place], [int(extent(env)) for extent in shape]
+            if not array.flags.c_contiguous:
+                raise self.fail(f"the address of an element of buffer {name!r}, which is not compact, was taken")
+            at = 0
+            for index, extent in zip(start, array.shape):
+                at = at * extent + int(index(env))
+            begin, count = at * array.itemsize, math.prod(sizes) * to.itemsize
+            if min(begin, *sizes, 0) < 0 or begin + count > array.nbytes:
+                raise self.fail(f"a call takes {count} bytes at {begin} of buffer {name!r}, which has {array.nbytes}")
+            return array.reshape(-1).view(np.uint8)[begin : begin + count].view(to).reshape(sizes)
+
+        return part
 
     def _memory(self, name: str, target: Value, source: Value, size: Value) -> Value:
         count = int(size)

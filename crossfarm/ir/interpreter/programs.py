@@ -36,19 +36,33 @@ def run(mod: IRModule, name: str, args: Sequence[Argument], *, in_order: bool = 
         InvalidModule: a graph function (see ``evaluate``), or lowered code whose threads cooperate, which is not
             interpreted.
     """
-    func = mod.prim_func(name)
-    call = _compile(name, func, all_at_once=False) if in_order else _compiled.get(func)
-    if call is None:
-        call = _compiled[func] = _compile(name, func, all_at_once=True)
+    call = _compile(mod, name, in_order)
     # wrapping integers and float overflow are the program's meaning, not something to warn about
     with np.errstate(all="ignore"):
         call(name, args)
 
 
-def _compile(name: str, func: PrimFunc, *, all_at_once: bool) -> _Call:
+def _compile(mod: IRModule, name: str, in_order: bool) -> _Call:
+    """What runs a function; remembered where that depends on no other one."""
+    func = mod.prim_func(name)
+    known = None if in_order else _compiled.get(func)
+    if known is not None:
+        return known
+
+    def callee(other: str) -> tuple[PrimFunc, Callable[[list[Argument]], None]]:
+        run_it = _compile(mod, other, in_order)
+        return mod.prim_func(other), lambda args: run_it(other, args)
+
+    exprs = ExprCompiler(name, callee)
+    call = _compile_function(name, func, exprs, all_at_once=not in_order)
+    if not in_order and not exprs.calls:
+        _compiled[func] = call
+    return call
+
+
+def _compile_function(name: str, func: PrimFunc, exprs: ExprCompiler, *, all_at_once: bool) -> _Call:
     make_room()
     refuse_cooperation(name, func.body)
-    exprs = ExprCompiler(name)
     statements = StmtCompiler(exprs, all_at_once=all_at_once)
     try:
         bind = binder(func, exprs, statements)

@@ -12,6 +12,7 @@ import crossfarm.ir.verify.expressions
 import crossfarm.ir.verify.functions
 import crossfarm.ir.verify.statements  # noqa: F401
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.verify.calls import verify_calls
 from crossfarm.ir.verify.rule import RULES, Rule
 from crossfarm.ir.verify.walk import verify_function, verify_names
 
@@ -23,3 +24,4 @@ def verify(mod: IRModule) -> None:
     verify_names(mod)
     for name, func in mod.functions.items():
         verify_function(name, func)
+    verify_calls(mod)

@@ -318,13 +318,15 @@ def _memory_call_problem(name: str, args: tuple[Expr, ...], result: str) -> str 
     return None
 
 
-@rule("addresses-to-extern", Call, hint="addresses exist only as arguments of memcpy, memmove, memset and kernels")
+@rule("addresses-to-extern", Call, hint="addresses exist only as arguments of memcpy, memmove, memset and functions")
 def addresses_to_extern(node: Call, scope: Scope) -> str | None:
-    """Addresses and strings are arguments of extern calls and kernels alone; an address is that of an element."""
+    """Addresses and strings are arguments of extern calls, kernels and functions alone; an address is an element's."""
     if node.op == "address_of":
         return None if isinstance(node.args[0], BufferLoad) and node.dtype == "handle" else "an address of no element"
-    if node.op in ("call_extern", "call_pure_extern", "storage_sync", "launch_kernel"):
+    if node.op in ("call_extern", "call_pure_extern", "storage_sync"):
         return None
+    if node.op in ("launch_kernel", "call_function"):
+        return None if node.args and isinstance(node.args[0], StringImm) else f"{node.op} without a function's name"
     if node.op == "prefetch":
         first, *level = node.args
         right = isinstance(first, Call) and first.op == "address_of" and [const_int(n) for n in level] in ([1], [2])

@@ -1,0 +1,203 @@
+"""The memory of a function that calls others: the values between its calls, and what each call needs for itself.
+
+A value lives from the call that makes it to the last one that reads it, a callee's temporaries while it runs. What has
+a constant size is packed into one region: the largest first, each at the lowest gap that it fits into among those that
+live when it does ("greedy by size": Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
+2020). Sizes that are multiples of one product of symbolic sizes, as of a batch, are known to be larger or smaller than
+each other, but not where they end: they share whole regions, the largest first too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import gcd
+
+from compiler_service.passes.report_failures import FAILURES
+from compiler_service.passes.workspace import round_up, workspace_plan
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import Affine, Key, affine, const_int, structural_key
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.calls import ProgramCall, address_of, calls_of, element_of
+from crossfarm.ir.expr import Binary, Call, Expr, IntImm
+from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.stmt import Allocate, AttrValue, BlockRealize, Stmt
+from crossfarm.ir.visitor import seq, substitute
+
+
+def plan_calls(func: PrimFunc, callees: Mapping[str, PrimFunc], align: int) -> PrimFunc:
+    """A function of calls in lowered form: its memory allocated with places, and the calls given theirs.
+
+    Args:
+        callees: planned already.
+        align: regions and what lies in them begin at multiples of it, in bytes.
+    """
+    assert isinstance(func.body, BlockRealize), "memory is planned once"
+    between = func.body.block.alloc_buffers
+    status = between[:1] if FAILURES in func.attrs else ()
+    lends = [_Lent(call, callees[call.function]) for call in calls_of(func)]
+    needs = {b: _Need(_size(b), None, None) for b in between[len(status) :]}
+    for position, lent in enumerate(lends):
+        for buffer in lent.touched:
+            if buffer in needs:
+                needs[buffer].used(position)
+        if lent.need is not None:
+            lent.need.used(position)
+    wanted = [*needs.values(), *(lent.need for lent in lends if lent.need is not None)]
+    regions = [region for unit in _by_unit(wanted) for region in _regions(unit, align)]
+    body = seq(*(lent.statement(needs) for lent in lends))
+    places = [(b, round_up(_size(b).whole(), align), {FAILURES: func.attrs[FAILURES]}) for b in status]
+    places += [(region, size, {}) for region, size in regions]
+    for number, (buffer, size, more) in reversed(list(enumerate(places))):
+        taken: AttrValue = size.value if isinstance(size, IntImm) else size
+        body = Allocate(buffer, body, {"place": number, "bytes": taken, **more})
+    return replace(func, body=body)
+
+
+@dataclass(frozen=True)
+class _Size:
+    """Bytes as a number times symbolic factors."""
+
+    count: int
+    factors: tuple[Expr, ...] = ()
+
+    @classmethod
+    def of(cls, factors: Sequence[Expr], count: int = 1) -> _Size:
+        """``count`` times all ``factors``."""
+        symbolic: list[Expr] = []
+        for factor in factors:
+            form = affine(factor)
+            if not form.terms:
+                count *= max(form.constant, 0)
+                continue
+            divisor = gcd(form.constant, *form.terms.values())
+            count *= divisor
+            terms = {key: coefficient // divisor for key, coefficient in form.terms.items()}
+            symbolic.append(Affine(form.constant // divisor, terms, form.atoms).to_expr("int64"))
+        return cls(count, tuple(symbolic))
+
+    @property
+    def unit(self) -> Key:
+        """The same for sizes that only ``count`` tells apart."""
+        return frozenset(Counter(structural_key(f) for f in self.factors).items())
+
+    def whole(self) -> Expr:
+        """The size itself."""
+        if not self.factors:
+            return IntImm(self.count, "int64")
+        product = self.factors[0]
+        for factor in self.factors[1:]:
+            product = Binary("mul", product, factor)
+        return product if self.count == 1 else Binary("mul", product, IntImm(self.count, "int64"))
+
+
+@dataclass(eq=False)
+class _Need:
+    """Memory that is wanted from one call to another.
+
+    Attributes:
+        first, last: positions of these calls; None where nothing uses it.
+        region, offset: where it is, once that is decided.
+    """
+
+    size: _Size
+    first: int | None
+    last: int | None
+    region: Buffer | None = None
+    offset: int = 0
+
+    def used(self, position: int) -> None:
+        self.first = position if self.first is None else self.first
+        self.last = position
+
+    def meets(self, other: _Need) -> bool:
+        """True where there is a call at which both are wanted."""
+        assert self.first is not None
+        assert self.last is not None
+        assert other.first is not None
+        assert other.last is not None
+        return self.first <= other.last and other.first <= self.last
+
+    def address(self) -> Expr:
+        assert self.region is not None, "what is used has a place"
+        return address_of(self.region, IntImm(self.offset, "int64"))
+
+
+class _Lent:
+    """A call, and the memory that its callee needs beyond its arguments."""
+
+    def __init__(self, call: ProgramCall, callee: PrimFunc) -> None:
+        self.call = call
+        self.touched = [element_of(arg).buffer for arg in call.args if _is_address(arg)]
+        size = substitute(workspace_plan(callee).size, call.values(callee))
+        self.need = None if const_int(size) == 0 else _Need(_Size.of([size]), None, None)
+
+    def statement(self, needs: Mapping[Buffer, _Need]) -> Stmt:
+        """The call, everything at its place."""
+        args = [
+            needs[element_of(arg).buffer].address() if _is_address(arg) and element_of(arg).buffer in needs else arg
+            for arg in self.call.args
+        ]
+        if self.need is not None:
+            args.append(self.need.address())
+        return replace(self.call, args=tuple(args)).statement()
+
+
+def _is_address(arg: Expr) -> bool:
+    return isinstance(arg, Call) and arg.op == "address_of"
+
+
+def _size(buffer: Buffer) -> _Size:
+    return _Size.of(buffer.shape, dt.itemsize(buffer.dtype))
+
+
+def _by_unit(needs: Sequence[_Need]) -> Iterator[list[_Need]]:
+    """Those that are used, by unit; each with the largest first, and of equal ones the first."""
+    units: dict[Key, list[_Need]] = {}
+    for need in needs:
+        if need.first is not None:
+            units.setdefault(need.size.unit, []).append(need)
+    for members in units.values():
+        yield sorted(members, key=lambda need: -need.size.count)
+
+
+def _regions(needs: list[_Need], align: int) -> list[tuple[Buffer, Expr]]:
+    """Gives each of one unit its place; the regions that they are in, and the sizes of these."""
+    groups = [needs] if not needs[0].size.factors else _sharing(needs)
+    regions = []
+    for group in groups:
+        size = round_up(group[0].size.whole(), align) if group[0].size.factors else _packed(group, align)
+        region = Buffer("arena", (size,), "uint8")
+        regions.append((region, size))
+        for need in group:
+            need.region = region
+    return regions
+
+
+def _sharing(needs: Sequence[_Need]) -> list[list[_Need]]:
+    """Groups of which no two are wanted at once; the first of a group is its largest."""
+    groups: list[list[_Need]] = []
+    for need in needs:
+        group = next((g for g in groups if not any(need.meets(other) for other in g)), None)
+        if group is None:
+            groups.append([need])
+        else:
+            group.append(need)
+    return groups
+
+
+def _packed(needs: Sequence[_Need], align: int) -> Expr:
+    """Decides the offsets of constant sizes; the bytes of all together."""
+    placed: list[tuple[int, int, _Need]] = []  # by offset: begin, end
+    for need in needs:
+        size, at = -(-need.size.count // align) * align, 0
+        for begin, end, other in placed:
+            if begin - at >= size:
+                break
+            if end > at and other.meets(need):
+                at = end
+        need.offset = at
+        placed.append((at, at + size, need))
+        placed.sort(key=lambda part: part[:2])
+    return IntImm(max((end for _, end, _ in placed), default=0), "int64")
