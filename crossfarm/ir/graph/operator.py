@@ -104,6 +104,17 @@ class Operator:
             found[name] = self._checked(attribute, value)
         return found
 
+    def explicit(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        """Those of ``attrs`` that differ from the defaults, as ``complete`` gives them: what text has to say.
+
+        Raises:
+            InvalidModule: as ``complete`` does.
+        """
+        defaults = {a.name: self._checked(a, a.default) for a in self.attributes if a.default is not REQUIRED}
+        complete = self.complete(attrs)
+        # as text: 1 and True, 0.0 and -0.0 are equal to Python
+        return {k: v for k, v in complete.items() if k not in defaults or repr(v) != repr(defaults[k])}
+
     def _checked(self, attribute: Attribute, value: Any) -> Any:
         kind = attribute.kind.removeprefix("optional ")
         if value is None and kind != attribute.kind:
