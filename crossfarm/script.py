@@ -11,9 +11,9 @@
                     v_i = T.axis.spatial(16, i)
                     B[v_i] = A[v_i] * T.float32(2)
 
-``Module`` is then an ``IRModule`` and a decorated function alone a ``PrimFunc``. The decorators read the definition's
-source with the same parser as text from a file: bodies never run. Plain numbers and strings that the source names from
-around it (``N = 16``) are taken as constants.
+``Module`` is then an ``IRModule``, and a decorated function alone a ``PrimFunc``, or a ``Function`` where the decorator
+is ``@R.function``. The decorators read the definition's source with the same parser as text from a file: bodies never
+run. Plain numbers and strings that the source names from around it (``N = 16``) are taken as constants.
 """
 
 from __future__ import annotations
@@ -28,8 +28,7 @@ from typing import Any, NoReturn, TypeVar
 from crossfarm.errors import InvalidModule
 from crossfarm.frontends.tvmscript.module import parse_module
 from crossfarm.frontends.tvmscript.source import Source
-from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.module import IRModule
+from crossfarm.ir.module import AnyFunction, IRModule
 
 __all__ = ["ir", "relax", "tir", "tirx"]
 
@@ -107,7 +106,7 @@ def _module_of(cls: type, frame: FrameType) -> IRModule:
     return parse_module(_source_of(cls), _captured(frame))
 
 
-def _function_of(func: Callable[..., Any], frame: FrameType) -> PrimFunc | Callable[..., Any]:
+def _function_of(func: Callable[..., Any], frame: FrameType) -> AnyFunction | Callable[..., Any]:
     scope, _, name = func.__qualname__.rpartition(".")
     if scope and not scope.endswith("<locals>"):
         return func  # a method: the class's decorator reads the whole class

@@ -14,19 +14,24 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir.buffer import Buffer, BufferRegion
 from crossfarm.ir.expr import Expr, IntImm, Range, Var
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.module import IRModule
+from crossfarm.ir.graph.expr import Function
+from crossfarm.ir.module import AnyFunction, IRModule
+from crossfarm.ir.printer_graph import graph_function_lines, graph_node_text
 from crossfarm.ir.printer_names import Names, python_name
 from crossfarm.ir.printer_stmt import StmtPrinter
 from crossfarm.ir.stmt import Block, BlockRealize, IterVar, MatchBufferRegion, Stmt
 from crossfarm.ir.visitor import make_room, walk
 
 HEADER = "from crossfarm.script import ir as I, tir as T"
+#: Where there are graph functions.
+GRAPH_HEADER = f"{HEADER}, relax as R"
 
 
 def print_module(mod: IRModule) -> str:
     """The whole module, ending in a newline. Raises InvalidModule for a node without a printed form."""
     make_room()
-    lines = [HEADER, "", "", "@I.ir_module", f"class {python_name(mod.name)}:"]
+    header = GRAPH_HEADER if mod.graph_functions else HEADER
+    lines = [header, "", "", "@I.ir_module", f"class {python_name(mod.name)}:"]
     if mod.attrs:
         lines.append(f"    I.module_attrs({StmtPrinter(Names()).mapping(mod.attrs)})")
     elif not mod.functions:
@@ -34,22 +39,28 @@ def print_module(mod: IRModule) -> str:
     for position, (name, func) in enumerate(mod.functions.items()):
         if position or mod.attrs:
             lines.append("")
-        lines.extend(_function_lines(name, func, depth=1))
+        if isinstance(func, Function):
+            lines.extend(graph_function_lines(name, func, 1, python_name(mod.name)))
+        else:
+            lines.extend(_function_lines(name, func, depth=1))
     return "\n".join(lines) + "\n"
 
 
-def print_function(func: PrimFunc, name: str = "main") -> str:
+def print_function(func: AnyFunction, name: str = "main") -> str:
     """One function without a module around it, ending in a newline; reads back as a module of one function."""
     make_room()
+    if isinstance(func, Function):
+        return "\n".join([GRAPH_HEADER, "", "", *graph_function_lines(name, func, 0, "Module")]) + "\n"
     return "\n".join([HEADER, "", "", *_function_lines(name, func, depth=0)]) + "\n"
 
 
 def print_node(node: Any) -> str:
-    """Any node on its own, for messages: an expression, statement, region, range, buffer, axis, function or module."""
+    """Any node on its own, for messages: an expression, statement, region, range, buffer, axis, function or module, or
+    a node or type of graph functions."""
     make_room()
     if isinstance(node, IRModule):
         return print_module(node)
-    if isinstance(node, PrimFunc):
+    if isinstance(node, (PrimFunc, Function)):
         return print_function(node)
     printer = StmtPrinter(Names())
     if isinstance(node, Expr):
@@ -73,7 +84,10 @@ def print_node(node: Any) -> str:
     if isinstance(node, MatchBufferRegion):
         view = printer.buffer(node.buffer)
         return f"{printer.names[node.buffer]} = T.match_buffer({printer.region(node.source)}, {view})"
-    raise InvalidModule(f"{type(node).__name__} has no printed form")
+    text = graph_node_text(node)
+    if text is None:
+        raise InvalidModule(f"{type(node).__name__} has no printed form")
+    return text
 
 
 def _function_lines(name: str, func: PrimFunc, depth: int) -> list[str]:

@@ -31,7 +31,7 @@ from crossfarm.ir.intrinsics import INTRINSICS
 from crossfarm.ir.printer_names import Names
 
 #: Operator → (symbol, Python's precedence). The rest print as calls.
-_INFIX = {
+INFIX = {
     "or": ("or", 1), "and": ("and", 2),
     "eq": ("==", 4), "ne": ("!=", 4), "lt": ("<", 4), "le": ("<=", 4), "gt": (">", 4), "ge": (">=", 4),
     "bitor": ("|", 5), "bitxor": ("^", 6), "bitand": ("&", 7), "shl": ("<<", 8), "shr": (">>", 8),
@@ -139,9 +139,9 @@ class ExprPrinter:
 
     def _print_Binary(self, node: Binary) -> tuple[str, int]:
         ambiguous = node.op == "div" and not dt.is_float(node.a.dtype)
-        if node.op not in _INFIX or ambiguous or (_is_bare(node.a) and _is_bare(node.b)):
+        if node.op not in INFIX or ambiguous or (_is_bare(node.a) and _is_bare(node.b)):
             return f"T.{_BY_NAME[node.op]}({self.expr(node.a)}, {self.expr(node.b)})", _ATOM
-        symbol, own = _INFIX[node.op]
+        symbol, own = INFIX[node.op]
         left = own + 1 if own == _COMPARISON else own  # a < b < c means something else in Python
         return f"{self.expr(node.a, left)} {symbol} {self.expr(node.b, own + 1)}", own
 

@@ -7,9 +7,12 @@ import re
 
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Var
+from crossfarm.ir.graph.expr import GraphVar
 
 #: Names the text itself uses.
 _TAKEN = frozenset({"T", "I", "R", "tvm", "TypeVar", "range", "metadata", "cls", "True", "False", "None"})
+#: What has a name.
+Named = Var | Buffer | GraphVar
 _NOT_NAME = re.compile(r"\W", re.ASCII)
 
 
@@ -25,11 +28,11 @@ class Names:
     """Scoped names. What is asked for without having been defined (ill-formed IR) gets a name for good."""
 
     def __init__(self) -> None:
-        self._by_node: dict[Var | Buffer, str] = {}
+        self._by_node: dict[Named, str] = {}
         self._used: set[str] = set()
-        self._scopes: list[list[Var | Buffer]] = [[]]
+        self._scopes: list[list[Named]] = [[]]
 
-    def define(self, node: Var | Buffer) -> str:
+    def define(self, node: Named) -> str:
         """A fresh name for ``node`` until the scope ends."""
         if node in self._by_node:
             return self._by_node[node]
@@ -48,7 +51,7 @@ class Names:
         self._used.add(name)
         return name
 
-    def __getitem__(self, node: Var | Buffer) -> str:
+    def __getitem__(self, node: Named) -> str:
         if node not in self._by_node:
             self._by_node[node] = self.reserve(node.name)
         return self._by_node[node]

@@ -13,6 +13,7 @@ import pytest
 from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.graph.expr import Function
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.printer import print_function, print_module
 from crossfarm.script import ir as I
@@ -84,12 +85,39 @@ def test_a_mistake_is_placed_in_the_file_it_is_in() -> None:
     assert source[error.column - 1 :].startswith("lambda: 3")
 
 
-def test_graph_functions_are_refused_when_their_decorator_runs() -> None:
-    with pytest.raises(ScriptError, match="graph functions are not supported yet"):
+@I.ir_module
+class Network:
+    @R.function
+    def main(x: R.Tensor((n, SIZE), "float32")):
+        cls = Network
+        return R.add(cls.twice(x), x)
 
-        @R.function
-        def f(x: R.Tensor((4,), "float32")):
-            return x
+    @R.function(private=True)
+    def twice(x: R.Tensor(("m", 16), "float32")) -> R.Tensor(("m", 16), "float32"):
+        return R.add(x, x)
+
+
+def test_a_decorated_class_may_hold_graph_functions() -> None:
+    assert list(Network.graph_functions) == ["main", "twice"]
+    assert "cls.twice(x)" in Network.script()
+
+
+def test_a_decorated_graph_function_is_a_function_with_the_constants_around_it() -> None:
+    @R.function(pure=False)
+    def scale(x: R.Tensor((SIZE,), "float32")):
+        return R.multiply(x, R.const(SIZE, "float32"))
+
+    assert isinstance(scale, Function)
+    assert not scale.pure
+    assert 'R.multiply(x, R.const(16.0, "float32"))' in print_function(scale, "scale")
+
+
+def test_printed_graph_functions_run_as_python(tmp_path: Path) -> None:
+    path = tmp_path / "printed_network.py"
+    path.write_text(Network.script())
+    assert _import(path).Network.script() == Network.script()
+    path.write_text(print_function(Network["twice"], "twice"))
+    assert print_function(_import(path).twice, "twice") == print_function(Network["twice"], "twice")
 
 
 def test_code_without_source_says_what_to_do() -> None:

@@ -181,7 +181,7 @@ FUNCTIONS = [
     ("@os.system('x')\ndef f():\n    pass", 1, 2, "@os.system"),
     ("@T.prim_func(privat=True)\ndef f():\n    pass", 1, 21, "T.prim_func"),
     ("@T.prim_func(private=1)\ndef f():\n    pass", 1, 22, "T.prim_func"),
-    ("@R.function\ndef f():\n    pass", 1, 2, "R.function"),
+    ("@R.function\ndef f():\n    pass", 2, 1, "def f"),
     ("@T.prim_func\ndef f(a):\n    pass", 2, 7, "parameter"),
     ("@T.prim_func\ndef f(a: int):\n    pass", 2, 10, "annotation int"),
     ("@T.prim_func\ndef f(a: T.Bufer((1,))):\n    pass", 2, 10, "annotation T.Bufer((1,))"),
@@ -220,11 +220,6 @@ def test_a_mistake_around_a_function_is_placed(text: str, line: int, column: int
     with pytest.raises(ScriptError) as caught:
         parse(text)
     assert (caught.value.line, caught.value.column, caught.value.construct) == (line, column, construct)
-
-
-def test_graph_functions_are_said_to_be_not_supported_yet() -> None:
-    with pytest.raises(ScriptError, match="graph functions are not supported yet"):
-        parse("@I.ir_module\nclass M:\n    @R.function\n    def main(x: R.Tensor((4,))):\n        return x")
 
 
 def test_columns_count_characters_and_the_line_is_shown() -> None:

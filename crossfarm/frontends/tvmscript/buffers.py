@@ -59,7 +59,7 @@ def shape_of(
         if isinstance(item, ast.Constant) and isinstance(item.value, str):
             inner = ctx.source.quoted(item)
             if defines:
-                _define_names(ctx, inner, like[0].dtype if like else None)
+                define_names(ctx, inner, like[0].dtype if like else None)
             item = inner
         size = args.expr(ctx, item)
         if not dt.is_int(size.dtype) or dt.lanes_of(size.dtype) != 1:
@@ -97,6 +97,15 @@ def region_of(ctx: FunctionContext, node: ast.expr, what: str) -> BufferRegion:
     return BufferRegion(value, tuple(_range(ctx, item, dim) for item, dim in zip(items, value.shape)))
 
 
+def define_names(ctx: FunctionContext, node: ast.expr, dtype: str | None) -> None:
+    """Makes sizes of the new names in a quoted expression, of their declared dtype or of ``dtype``."""
+    for item in ast.walk(node):
+        if isinstance(item, ast.Name) and ctx.lookup(item.id) is None and not ctx.aliases.is_alias(item.id):
+            if dtype is not None:
+                ctx.declared.setdefault(item.id, dtype)
+            ctx.define_size(item.id)
+
+
 def _range(ctx: FunctionContext, node: ast.expr, dim: Expr) -> Range:
     if not isinstance(node, ast.Slice):
         index = args.expr(ctx, node)
@@ -108,14 +117,6 @@ def _range(ctx: FunctionContext, node: ast.expr, dim: Expr) -> Range:
     start = args.number(ctx, node.lower) if node.lower is not None else 0
     stop = args.number(ctx, node.upper) if node.upper is not None else dim
     return Range(*extent_between(start, stop))
-
-
-def _define_names(ctx: FunctionContext, node: ast.expr, dtype: str | None) -> None:
-    for item in ast.walk(node):
-        if isinstance(item, ast.Name) and ctx.lookup(item.id) is None:
-            if dtype is not None:
-                ctx.declared.setdefault(item.id, dtype)
-            ctx.define_size(item.id)
 
 
 def _offset(

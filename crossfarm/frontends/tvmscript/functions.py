@@ -61,22 +61,21 @@ def _decorator(source: Source, aliases: Aliases, node: ast.FunctionDef) -> bool:
     """Whether the function is private."""
     if not node.decorator_list:
         raise source.error(
-            node, f"the function {node.name} has no decorator", construct=f"def {node.name}", hint="write @T.prim_func"
+            node,
+            f"the function {node.name} has no decorator",
+            construct=f"def {node.name}",
+            hint="write @T.prim_func or @R.function",
         )
     private = False
     for item in node.decorator_list:
         func = item.func if isinstance(item, ast.Call) else item
         name = aliases.resolve(func)
-        if name == "relax.function":
-            raise source.error(
-                item, "graph functions are not supported yet", construct="R.function",
-                hint="lower the graph to tensor programs (@T.prim_func) first",
-            )  # fmt: skip
         if name != "tir.prim_func":
             text = ast.unparse(func)[:60]
             raise source.error(
                 item, f"the decorator {text} is not part of the script language", construct=f"@{text}",
-                hint=nearest(text, ["T.prim_func"]) or "a function is decorated with @T.prim_func",
+                hint=nearest(text, ["T.prim_func", "R.function"])
+                or "a function is decorated with @T.prim_func or @R.function",
             )  # fmt: skip
         if isinstance(item, ast.Call):
             private = _options(source, item)

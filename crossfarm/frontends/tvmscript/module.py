@@ -12,9 +12,10 @@ from crossfarm.frontends.tvmscript.context import FunctionContext
 from crossfarm.frontends.tvmscript.dialect import Aliases
 from crossfarm.frontends.tvmscript.expressions import evaluate
 from crossfarm.frontends.tvmscript.functions import parse_function
+from crossfarm.frontends.tvmscript.graph.context import ModuleNames
+from crossfarm.frontends.tvmscript.graph.functions import is_graph_function, parse_graph_functions
 from crossfarm.frontends.tvmscript.source import Source, nearest
-from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.module import IRModule
+from crossfarm.ir.module import AnyFunction, IRModule
 from crossfarm.ir.stmt import AttrValue
 
 
@@ -29,13 +30,13 @@ def parse_module(source: Source, captured: Mapping[str, Any] | None = None) -> I
     """
     known = dict(captured or {})
     aliases = Aliases(source, known)
-    functions: dict[str, PrimFunc] = {}
+    definitions: list[ast.FunctionDef] = []
     module: IRModule | None = None
     for node in source.tree().body:
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             aliases.add_import(node)
         elif isinstance(node, ast.ClassDef):
-            if module is not None or functions:
+            if module is not None or definitions:
                 raise source.error(
                     node, "the script defines more than one module", construct=f"class {node.name}",
                     hint="keep one module a file",
@@ -46,17 +47,17 @@ def parse_module(source: Source, captured: Mapping[str, Any] | None = None) -> I
                 raise source.error(
                     node, "a function beside a module", construct=f"def {node.name}", hint="move it into the class"
                 )
-            _add(source, functions, node, parse_function(source, aliases, node, known))
+            definitions.append(node)
         elif isinstance(node, ast.Assign):
             _assign(source, aliases, node, known)
         elif not _is_docstring(node):
             raise _refused(source, node)
-    if module is None and not functions:
+    if module is None and not definitions:
         raise source.error(
             None, "the script defines nothing", construct="script",
-            hint="define a class with @I.ir_module, or a function with @T.prim_func",
+            hint="define a class with @I.ir_module, or a function with @T.prim_func or @R.function",
         )  # fmt: skip
-    return module if module is not None else IRModule(functions)
+    return module if module is not None else IRModule(_functions(source, aliases, definitions, known, "Module"))
 
 
 def _class(source: Source, aliases: Aliases, node: ast.ClassDef, captured: Mapping[str, Any]) -> IRModule:
@@ -76,16 +77,16 @@ def _class(source: Source, aliases: Aliases, node: ast.ClassDef, captured: Mappi
         )
     for base in (*node.bases, *(k.value for k in node.keywords)):
         raise source.error(base, "a module has no base classes", construct=f"class {node.name}")
-    functions: dict[str, PrimFunc] = {}
+    definitions: list[ast.FunctionDef] = []
     attrs: dict[str, AttrValue] = {}
     for stmt in node.body:
         if isinstance(stmt, ast.FunctionDef):
-            _add(source, functions, stmt, parse_function(source, aliases, stmt, captured))
+            definitions.append(stmt)
         elif isinstance(stmt, ast.Expr) and isinstance(stmt.value, ast.Call):
             attrs.update(_module_call(source, aliases, stmt.value, captured))
         elif not isinstance(stmt, ast.Pass) and not _is_docstring(stmt):
             raise _refused(source, stmt)
-    return IRModule(functions, attrs, name=node.name)
+    return IRModule(_functions(source, aliases, definitions, captured, node.name), attrs, name=node.name)
 
 
 def _module_options(source: Source, call: ast.Call) -> None:
@@ -109,10 +110,24 @@ def _module_call(source: Source, aliases: Aliases, call: ast.Call, captured: Map
     return attributes(ctx, node, "I.module_attrs")
 
 
-def _add(source: Source, functions: dict[str, PrimFunc], node: ast.FunctionDef, func: PrimFunc) -> None:
-    if node.name in functions:
-        raise source.error(node, f"the function {node.name} is defined twice", construct=f"def {node.name}")
-    functions[node.name] = func
+def _functions(
+    source: Source, aliases: Aliases, nodes: list[ast.FunctionDef], captured: Mapping[str, Any], module: str
+) -> dict[str, AnyFunction]:
+    """All functions of a module: tensor programs first, then graph functions, which call them."""
+    names: set[str] = set()
+    for node in nodes:
+        if node.name in names:
+            raise source.error(node, f"the function {node.name} is defined twice", construct=f"def {node.name}")
+        names.add(node.name)
+    graphs = [node for node in nodes if is_graph_function(aliases, node)]
+    called = frozenset(node.name for node in graphs)
+    found: dict[str, AnyFunction] = {
+        node.name: parse_function(source, aliases, node, captured) for node in nodes if node.name not in called
+    }
+    found.update(
+        parse_graph_functions(source, aliases, graphs, captured, ModuleNames(module, frozenset(names - called), called))
+    )
+    return {node.name: found[node.name] for node in nodes}
 
 
 def _assign(source: Source, aliases: Aliases, node: ast.Assign, known: dict[str, Any]) -> None:
