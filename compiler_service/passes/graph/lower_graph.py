@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.callees import Callees
 from compiler_service.passes.graph.matching import match_call
-from compiler_service.passes.graph.rewrite import AnyBinding, bindings_of
+from compiler_service.passes.graph.rewrite import AnyBinding
 from compiler_service.passes.graph.values import Memory, NumberValue, Sizes, TensorValue, TupleValue, Value, flat
 from crossfarm.errors import BuildFailed, InvalidModule
 from crossfarm.ir import ops
@@ -21,7 +21,7 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.calls import CALLS, ProgramCall, address_of
 from crossfarm.ir.expr import Call, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.graph import dims
+from crossfarm.ir.graph import dims, visit
 from crossfarm.ir.graph.constant import ConstantData
 from crossfarm.ir.graph.expr import (
     CallPacked,
@@ -108,7 +108,7 @@ class _Lowering:
         """The PrimFunc."""
         given = self._texts(CONSTANTS)
         params = [self._parameter(p) for p in self.func.params]
-        for binding in bindings_of(self.func.body):
+        for binding in visit.bindings(self.func.body):
             self.values[binding.var] = self._bound(binding)
         outputs = self._outputs(self._tensors(self._value(self.func.body.result)))
         inputs, prepared = params[: len(params) - len(given)], params[len(params) - len(given) :]
