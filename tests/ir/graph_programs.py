@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from crossfarm.ir.expr import Var
+from crossfarm.ir.expr import IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
@@ -28,6 +28,7 @@ from crossfarm.ir.graph.expr import (
 )
 from crossfarm.ir.graph.types import PrimType, ShapeType, TensorType, TupleType
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.stmt import SeqStmt
 from tests.ir.programs import buffer, f32, load, loop, op, store
 
 
@@ -108,7 +109,7 @@ def modules(draw: st.DrawFn) -> IRModule:
 def every_graph_node() -> IRModule:
     """Every kind of node of a graph function, with every field holding something."""
     n, m = Var("n", "int64"), Var("m", "int64")
-    functions: dict[str, Any] = {"twice": doubled(), "same": identity(tensor(Var("k", "int64")))}
+    functions: dict[str, Any] = {"split": split(), "same": identity(tensor(Var("k", "int64")))}
     b = Builder(functions)
     x = b.parameter("x", tensor(n, dims.dim(4)))
     c = b.parameter("c", tensor(dtype="bool"))
@@ -117,8 +118,8 @@ def every_graph_node() -> IRModule:
     pair = b.bind(TupleExpr((x, b.constant(weights(4), "bias"))), "pair")
     total = b.op("add", *b.items(pair), origin="Add_1", label="total")
     wide = b.op("matmul", total, b.constant(weights(4, 700), "w"), out_dtype="float64", label="wide")
-    row = b.match_cast(wide, tensor(m, dtype="float64"), "row")
-    called = b.bind(CallTIR("twice", (x,), (tensor(n, 4), tensor(m)), (dims.mul(n, 2),), "Twice"), "called")
+    row = b.match_cast(wide, tensor(m, 700, dtype="float64"), "row")
+    called = b.bind(CallTIR("split", (x,), (tensor(n, 4), tensor(m)), (dims.mul(n, 2),), "Split"), "called")
     printed = b.bind(CallPacked("vm.print", (x, ShapeExpr((n, m)), PrimValue(n)), (tensor(1),)), "printed")
     again = b.bind(FunctionCall("same", (printed,)), "again")
     inner = Builder(functions)
@@ -128,6 +129,13 @@ def every_graph_node() -> IRModule:
     result = TupleType((row.type, called.type, chosen.type))
     main = Function(b.function(x).params, body, result, {"output_names": ("r", "c", "d"), "size": n}, True, False)
     return IRModule({"main": main, **functions}, {"k": 1}, name="Graphs")
+
+
+def split() -> PrimFunc:
+    """``split(A[n, 4], B[n, 4], C[m], s)``, which does nothing."""
+    n, m = Var("n", "int64"), Var("m", "int64")
+    four = IntImm(4, "int64")
+    return PrimFunc((buffer("A", n, four), buffer("B", n, four), buffer("C", m), Var("s", "int64")), SeqStmt(()), {})
 
 
 def identity(kind: TensorType) -> Function:

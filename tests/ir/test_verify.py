@@ -41,6 +41,7 @@ from crossfarm.ir.stmt import (
     Stmt,
 )
 from crossfarm.ir.verify import RULES, verify
+from tests.ir.graph_violations import GRAPH_VIOLATIONS
 from tests.ir.programs import (
     TRUE,
     axis,
@@ -193,6 +194,7 @@ VIOLATIONS: dict[str, Callable[[], IRModule]] = {
     "buffer-shape": lambda: module(SeqStmt(()), buffer("C", -1)),
     "buffer-align": lambda: module(SeqStmt(()), buffer("C", 4, align=48)),
     "allocated-once": allocated_twice,
+    **GRAPH_VIOLATIONS,
 }  # fmt: skip
 
 

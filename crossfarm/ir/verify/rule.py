@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from crossfarm.errors import VerifyError
+from crossfarm.errors import InvalidModule, VerifyError
 
 #: Printed nodes in messages are cut to this.
 _MAX_SHOWN = 300
@@ -69,5 +69,7 @@ def _printed(node: Any) -> str:
         text = print_node(node).strip()
     except RecursionError:  # MAX_DEPTH bounds nesting, not the stack the caller has left
         return f"{type(node).__name__}, too deep to print here"
+    except InvalidModule:  # what has no printed form can be wrong too
+        return type(node).__name__
     text = text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 1] + "…"
     return text.replace("\n", "\n      ")

@@ -10,6 +10,8 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Binary, Broadcast, Call, IntImm, Let, Ramp, Select, Var
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.graph.expr import Function, OperatorCall
+from crossfarm.ir.graph.operators import OPERATORS
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.schema import BY_CLASS, children, type_problem
 from crossfarm.ir.stmt import Allocate, Block, BlockRealize, For, IfThenElse, LetStmt, While
@@ -32,6 +34,8 @@ def node_types(node: Any, scope: Any) -> str | None:
     """Every field holds what its node's definition says, and every dtype exists."""
     if node is not None and isinstance(node, bool | int | float | str | tuple | Mapping):
         return None  # inside annotations: the rule attribute-values looks at these
+    if isinstance(node, OperatorCall) and isinstance(node.op, str) and node.op not in OPERATORS:
+        return None  # the rule operator-exists tells it better
     problem = None if node is None else type_problem(node)
     if problem is None and isinstance(node, Ramp | Broadcast) and not 2 <= node.lanes <= dt.MAX_LANES:
         problem = f"a vector of {node.lanes} lanes; there are 2 to {dt.MAX_LANES}"
@@ -62,9 +66,9 @@ def verify_names(mod: IRModule) -> None:
         problem = function_name(name, None)
         if problem is not None:
             fail(RULES["function-name"], problem, "")
-        if not isinstance(func, PrimFunc):
-            fail(RULES["node-types"], f"it is a {type(func).__name__}, not a PrimFunc", name)
-    _check_types("", [mod.attrs])
+        if not isinstance(func, PrimFunc | Function):
+            fail(RULES["node-types"], f"it is a {type(func).__name__}, not a PrimFunc or a Function", name)
+    check_types("", [mod.attrs])
     problem = attribute_problem(mod.attrs)
     if problem is not None:
         fail(RULES["attribute-values"], f"the module: {problem}", "")
@@ -72,8 +76,15 @@ def verify_names(mod: IRModule) -> None:
 
 def verify_function(name: str, func: PrimFunc) -> None:
     """All rules on one function. Raises VerifyError."""
-    _check_types(name, [*func.params, func.attrs, func.body])
-    _Walk(name).run(func)
+    check_types(name, [*func.params, func.attrs, func.body])
+    _Walk(Scope(name)).run(func)
+
+
+def verify_expressions(exprs: Iterable[Any], scope: Scope) -> None:
+    """All rules on expressions of numbers that stand where ``scope`` says. Raises VerifyError."""
+    walk = _Walk(scope)
+    walk.then(*walk.visits(exprs))
+    walk.finish()
 
 
 def _declares_dtype(node: Any) -> bool:
@@ -81,7 +92,7 @@ def _declares_dtype(node: Any) -> bool:
     return spec is not None and any(f.kind == "dtype" for f in spec.fields)
 
 
-def _check_types(function: str, roots: Iterable[Any]) -> None:
+def check_types(function: str, roots: Iterable[Any]) -> None:
     """First of all: depth, fields, dtypes and counts, which all other rules and the printer rely on."""
     stack = [(root, 1) for root in roots]
     while stack:
@@ -100,8 +111,8 @@ def _check_types(function: str, roots: Iterable[Any]) -> None:
 class _Walk:
     """A stack of things to do: visits of nodes, and changes of scope between them."""
 
-    def __init__(self, function: str) -> None:
-        self.scope = Scope(function)
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
         self.todo: list[Callable[[], None]] = []
 
     def run(self, func: PrimFunc) -> None:
@@ -114,22 +125,26 @@ class _Walk:
             self._define_symbols(buffer)
         for buffer in buffers:
             scope.define_buffer(buffer)
-        self._then(
+        self.then(
             *(self._visitor(b) for b in buffers),
             *self._attribute_visits(func.attrs),
             self._visitor(func.body),
         )
+        self.finish()
+
+    def finish(self) -> None:
+        """Does all that is planned."""
         while self.todo:
             self.todo.pop()()
 
-    def _then(self, *actions: Callable[[], None]) -> None:
+    def then(self, *actions: Callable[[], None]) -> None:
         """Does ``actions`` next, in order, before all that was planned."""
         self.todo.extend(reversed(actions))
 
     def _visitor(self, node: Any) -> Callable[[], None]:
         return lambda: self._visit(node)
 
-    def _visits(self, nodes: Iterable[Any]) -> list[Callable[[], None]]:
+    def visits(self, nodes: Iterable[Any]) -> list[Callable[[], None]]:
         return [self._visitor(node) for node in nodes]
 
     def _attribute_visits(self, attrs: Any) -> list[Callable[[], None]]:
@@ -141,7 +156,7 @@ class _Walk:
                 found.append(value)
             else:
                 stack.extend(child for _, child in children(value))
-        return self._visits(found)
+        return self.visits(found)
 
     def _define_symbols(self, buffer: Buffer) -> None:
         """A bare Var that is a dimension, stride or offset and not bound yet is defined by the match."""
@@ -156,13 +171,13 @@ class _Walk:
             special(node)
         elif isinstance(node, Buffer):
             # a buffer is entered where it is defined; its uses only name it
-            self._then(*self._visits(child for _, child in children(node)))
+            self.then(*self.visits(child for _, child in children(node)))
         else:
             parts = [c for label, c in children(node) if not isinstance(c, Buffer) and label != "annotations"]
-            self._then(*self._visits(parts), *self._attribute_visits(getattr(node, "annotations", None)))
+            self.then(*self.visits(parts), *self._attribute_visits(getattr(node, "annotations", None)))
 
     def _visit_AttrStmt(self, node: Any) -> None:
-        self._then(*self._attribute_visits(node.value), self._visitor(node.body))
+        self.then(*self._attribute_visits(node.value), self._visitor(node.body))
 
     def _bound(self, var: Var, body: Any) -> list[Callable[[], None]]:
         return [
@@ -185,39 +200,39 @@ class _Walk:
             self.scope.loops[node.var] = (low[0], low[0] + extent[0] - 1)
         else:
             visits = self._guarded(*visits)  # it may run not at all
-        self._then(*self._visits((node.min, node.extent)), *self._attribute_visits(node.annotations), *visits)
+        self.then(*self.visits((node.min, node.extent)), *self._attribute_visits(node.annotations), *visits)
 
     def _visit_While(self, node: While) -> None:
-        self._then(self._visitor(node.condition), *self._guarded(self._visitor(node.body)))
+        self.then(self._visitor(node.condition), *self._guarded(self._visitor(node.body)))
 
     def _visit_IfThenElse(self, node: IfThenElse) -> None:
         branches = [b for b in (node.then_body, node.else_body) if b is not None]
-        self._then(self._visitor(node.condition), *self._guarded(*self._visits(branches)))
+        self.then(self._visitor(node.condition), *self._guarded(*self.visits(branches)))
 
     def _visit_Let(self, node: Let | LetStmt) -> None:
         form = self.scope.linear_of(node.value)
         if form is not None:
             self.scope.linear[node.var] = form
-        self._then(self._visitor(node.value), *self._bound(node.var, node.body))
+        self.then(self._visitor(node.value), *self._bound(node.var, node.body))
 
     _visit_LetStmt = _visit_Let
 
     def _visit_Select(self, node: Select) -> None:
-        values = self._visits((node.true_value, node.false_value))
-        self._then(self._visitor(node.condition), *self._guarded(*values))
+        values = self.visits((node.true_value, node.false_value))
+        self.then(self._visitor(node.condition), *self._guarded(*values))
 
     def _visit_Call(self, node: Call) -> None:
-        visits = self._visits(node.args)
+        visits = self.visits(node.args)
         if node.op == "if_then_else":
             visits = [visits[0], *self._guarded(*visits[1:])]
-        self._then(*visits)
+        self.then(*visits)
 
     def _visit_Binary(self, node: Binary) -> None:
         second = [self._visitor(node.b)]
-        self._then(self._visitor(node.a), *(self._guarded(*second) if node.op in ("and", "or") else second))
+        self.then(self._visitor(node.a), *(self._guarded(*second) if node.op in ("and", "or") else second))
 
     def _visit_Allocate(self, node: Allocate) -> None:
-        self._then(
+        self.then(
             *self._attribute_visits(node.annotations),
             self._visitor(node.buffer),
             lambda: self.scope.define_buffer(node.buffer),
@@ -232,7 +247,7 @@ class _Walk:
                 self.scope.linear[axis.var] = form
         body = [self._visitor(node.block)]
         always = isinstance(node.predicate, IntImm) and node.predicate.value == 1
-        self._then(*self._visits((*node.iter_values, node.predicate)), *(body if always else self._guarded(*body)))
+        self.then(*self.visits((*node.iter_values, node.predicate)), *(body if always else self._guarded(*body)))
 
     def _visit_Block(self, node: Block) -> None:
         inner = BlockScope(node, is_root=not self.scope.blocks)
@@ -248,7 +263,7 @@ class _Walk:
             self._define_symbols(matched.buffer)
             symbols.extend(self.scope.variables - before)
             inner.source_of[matched.buffer] = matched.source.buffer
-            self._then(self._visitor(matched.buffer), lambda: self.scope.define_buffer(matched.buffer))
+            self.then(self._visitor(matched.buffer), lambda: self.scope.define_buffer(matched.buffer))
 
         def leave() -> None:
             self.scope.variables -= {axis.var for axis in node.iter_vars}
@@ -256,19 +271,19 @@ class _Walk:
             self.scope.buffers -= inner.own
             self.scope.blocks.pop()
 
-        steps: list[Callable[[], None]] = [*self._visits(node.iter_vars), enter]
+        steps: list[Callable[[], None]] = [*self.visits(node.iter_vars), enter]
         for buffer in node.alloc_buffers:
             steps += [self._visitor(buffer), lambda buffer=buffer: self.scope.define_buffer(buffer)]  # type: ignore[misc]
         for matched in node.match_buffers:
             steps += [self._visitor(matched), lambda matched=matched: match(matched)]  # type: ignore[misc]
-        steps += self._visits((*node.reads, *node.writes))
+        steps += self.visits((*node.reads, *node.writes))
         steps += self._attribute_visits(node.annotations)
         if node.init is not None:
             steps += self._guarded(self._visitor(node.init))
-        self._then(*steps, self._visitor(node.body), leave)
+        self.then(*steps, self._visitor(node.body), leave)
 
     def _visit_IterVar(self, node: Any) -> None:
-        self._then(*self._visits((node.dom.min, node.dom.extent)))
+        self.then(*self.visits((node.dom.min, node.dom.extent)))
 
     def _visit_MatchBufferRegion(self, node: Any) -> None:
-        self._then(self._visitor(node.source))
+        self.then(self._visitor(node.source))
