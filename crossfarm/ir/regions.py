@@ -241,6 +241,10 @@ class _Collector(Visitor):
                 found = found or node.buffer in self.allocated
                 inner.visit_children(node)
 
+            def visit_Let(inner, node: Let) -> None:
+                nonlocal found
+                found = True  # a region repeats the index, and what an expression binds is bound once
+
         Find().visit(value)
         return found
 

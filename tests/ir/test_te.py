@@ -91,6 +91,14 @@ def test_a_value_that_is_used_often_is_computed_once() -> None:
     assert cf.IRModule({"main": te.create_prim_func([a, b])}).script().count("T.exp") == 1
 
 
+def test_an_index_may_be_a_value_that_is_computed_once() -> None:
+    a, at = te.placeholder((COLUMNS,), name="A"), te.placeholder((ROWS,), "int32", "I")
+    b = te.compute((ROWS,), lambda i: a[te.let(at[i], lambda t: te.select(t < 0, t + COLUMNS, t))], name="B")
+    x, indices, out = matrix(shape=(COLUMNS,)), np.array([3, -1, 0, -7, 6], np.int32), np.empty(ROWS, np.float32)
+    evaluate([a, at, b], [x, indices], [out])
+    np.testing.assert_array_equal(out, x[indices])
+
+
 def test_the_extreme_of_infinities_alone_has_an_index() -> None:
     a = te.placeholder((3,), name="A")
     k = te.reduce_axis((0, 3))
