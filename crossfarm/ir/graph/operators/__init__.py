@@ -13,16 +13,9 @@ from crossfarm.ir.graph.operator import Operator
 from crossfarm.ir.graph.operators import (
     activation,
     contraction,
-    convolution,
-    elementwise,
-    logic,
-    normalization,
-    pooling,
-    reduction,
-    unary,
-)
+from crossfarm.ir.graph.operators import activation, contraction, convolution, creation, elementwise, joining, logic, normalization, pooling, reduction, sequence, shape, unary
 
-_FAMILIES = (elementwise, logic, unary, activation, reduction, contraction, convolution, pooling, normalization)
+_FAMILIES = (elementwise, logic, unary, activation, reduction, creation, contraction, convolution, pooling, normalization, joining, sequence, shape)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})
