@@ -13,9 +13,9 @@ from crossfarm.ir.graph.operator import Operator
 from crossfarm.ir.graph.operators import (
     activation,
     contraction,
-from crossfarm.ir.graph.operators import activation, contraction, convolution, creation, elementwise, joining, logic, normalization, pooling, reduction, sequence, shape, unary
+from crossfarm.ir.graph.operators import activation, contraction, convolution, creation, elementwise, indexing, joining, logic, normalization, pooling, reduction, sequence, shape, sorting, unary
 
-_FAMILIES = (elementwise, logic, unary, activation, reduction, creation, contraction, convolution, pooling, normalization, joining, sequence, shape)
+_FAMILIES = (elementwise, logic, unary, activation, reduction, creation, contraction, convolution, pooling, normalization, indexing, joining, sequence, shape, sorting)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})

@@ -222,110 +222,117 @@ def _reference_rms_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array
     return [_reference_scaled(value, inputs, axes).astype(inputs[0].dtype)]
 
 
-def _infer_instance_norm(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+def _infer_channels(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+    """The type of data whose channels, or groups of them, are normalized."""
     one_dtype(inputs, "floats")
-    data = inputs[0]
-    if data.ndim < 3:
-        raise InvalidModule(f"there is nothing after N C in {described(data)} to normalize along")
+    data, groups = inputs[0], attrs.get("num_groups")
+    axis = dims.axis(attrs["channel_axis"], data.ndim, "channel_axis")
+    channels = dims.constant(data.shape[axis])
+    if groups is not None and (channels is None or groups < 1 or channels % groups):
+        raise InvalidModule(f"dimension {axis} of {described(data)} is not {groups} groups of channels")
+    axes = _others(data.ndim, attrs)
+    if axis in axes or (groups is None and not axes):
+        raise InvalidModule(f"{described(data)} is not normalized along {axes}, with channels along {axis}")
     for label, given in zip(("gamma", "beta"), inputs[1:]):
-        _check_vector(label, given, data.shape[1])
+        _check_vector(label, given, data.shape[axis])
     return [data]
 
 
-def _infer_group_norm(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    one_dtype(inputs, "floats")
-    data, groups = inputs[0], attrs["num_groups"]
-    channels = dims.constant(data.shape[1]) if data.ndim > 1 else None
-    if channels is None or groups < 1 or channels % groups:
-        raise InvalidModule(f"the second dimension of {described(data)} is not {groups} groups of channels")
-    for label, given in zip(("gamma", "beta"), inputs[1:]):
-        _check_vector(label, given, data.shape[1])
-    return [data]
+def _others(ndim: int, attrs: Attrs) -> tuple[int, ...]:
+    """The dimensions that are normalized: without axes, all but the first and the channels'."""
+    if attrs["axes"] is not None:
+        return dims.axes(attrs["axes"], ndim)
+    return tuple(n for n in range(1, ndim) if n != attrs["channel_axis"] % ndim)
 
 
 def _instance_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
-    rows = _Reduced(inputs[0], range(2, inputs[0].ndim))
+    channel = dims.axis(attrs["channel_axis"], inputs[0].ndim)
+    rows = _Reduced(inputs[0], _others(inputs[0].ndim, attrs))
     mean, squares = rows.moments()
     count = rows.count()
 
     def element(*i: Any) -> Any:
         row = rows.row(i)
         value = (rows.at(i) - mean[row]) * te.rsqrt(squares[row] / count + attrs["epsilon"])
-        return _scaled(value, _optional(inputs, 1), _optional(inputs, 2), (i[1],))
+        return _scaled(value, _optional(inputs, 1), _optional(inputs, 2), (i[channel],))
 
     return _elements(out[0], element, "instance_norm")
 
 
 def _reference_instance_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     x = wide_array(inputs[0])
-    axes = tuple(range(2, x.ndim))
+    axes = _others(x.ndim, attrs)
     value = (x - x.mean(axis=axes, keepdims=True)) / np.sqrt(x.var(axis=axes, keepdims=True) + attrs["epsilon"])
-    return [_reference_scaled(value, inputs, (1,)).astype(inputs[0].dtype)]
+    return [_reference_scaled(value, inputs, (attrs["channel_axis"] % x.ndim,)).astype(inputs[0].dtype)]
 
 
 def _group_norm(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     data, groups = inputs[0], attrs["num_groups"]
-    channels = dims.constant(data.shape[1])
+    channel = dims.axis(attrs["channel_axis"], data.ndim)
+    channels = dims.constant(data.shape[channel])
     assert channels is not None
     size = channels // groups
-    sums = wide(data.dtype)
-    count = te.Value(dims.mul(dims.product(data.shape[2:]), size)).astype(sums)
     # channels first, then groups of them: what a channel has lies side by side
-    rows = _Reduced(data, range(2, data.ndim))
+    rows = _Reduced(data, _others(data.ndim, attrs))
+    place = rows.kept.index(channel)
+    shape = (*rows.shape[:place], groups, *rows.shape[place + 1 :])
+    count = te.Value(dims.mul(dims.product(data.shape[n] for n in rows.axes), size)).astype(rows.sums)
 
     def of_groups(value: Callable[..., Any], name: str) -> Tensor:
         each = rows.each(te.sum, value, name) if rows.axes else None
         c = te.reduce_axis((0, size), "c")
 
-        def element(n: Any, g: Any) -> Any:
-            at = (n, g * size + c)
+        def element(*row: Any) -> Any:
+            at = (*row[:place], row[place] * size + c, *row[place + 1 :])
             return te.sum(value(at, rows.at(at)) if each is None else each[at], axis=c)
 
-        total = te.compute((data.shape[0], groups), element, name=f"{name}_of_group")
-        return te.compute(total.shape, lambda n, g: total[n, g] / count, name=f"mean_{name}")
+        total = te.compute(shape, element, name=f"{name}_of_group")
+        return te.compute(shape, lambda *row: total[row] / count, name=f"mean_{name}")
+
+    def group(i: Sequence[Any]) -> tuple[Any, ...]:
+        row = rows.row(i)
+        return (*row[:place], row[place] // size, *row[place + 1 :])
 
     mean = of_groups(lambda i, x: x, "total")
 
     def square(i: Sequence[Any], x: Any) -> Any:
-        distance = x - mean[i[0], i[1] // size]
+        distance = x - mean[group(i)]
         return distance * distance
 
     var = of_groups(square, "squares")
 
     def element(*i: Any) -> Any:
-        row = (i[0], i[1] // size)
-        value = (rows.at(i) - mean[row]) * te.rsqrt(var[row] + attrs["epsilon"])
-        return _scaled(value, _optional(inputs, 1), _optional(inputs, 2), (i[1],))
+        value = (rows.at(i) - mean[group(i)]) * te.rsqrt(var[group(i)] + attrs["epsilon"])
+        return _scaled(value, _optional(inputs, 1), _optional(inputs, 2), (i[channel],))
 
     return _elements(out[0], element, "group_norm")
 
 
 def _reference_group_norm(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x = wide_array(inputs[0])
-    grouped = x.reshape(x.shape[0], attrs["num_groups"], -1)
-    mean, var = grouped.mean(axis=2, keepdims=True), grouped.var(axis=2, keepdims=True)
+    x, channel = wide_array(inputs[0]), attrs["channel_axis"] % inputs[0].ndim
+    axes = (channel + 1, *(n + (n > channel) for n in _others(x.ndim, attrs)))
+    grouped = x.reshape(*x.shape[:channel], attrs["num_groups"], -1, *x.shape[channel + 1 :])
+    mean, var = grouped.mean(axis=axes, keepdims=True), grouped.var(axis=axes, keepdims=True)
     value = ((grouped - mean) / np.sqrt(var + attrs["epsilon"])).reshape(x.shape)
-    return [_reference_scaled(value, inputs, (1,)).astype(inputs[0].dtype)]
+    return [_reference_scaled(value, inputs, (channel,)).astype(inputs[0].dtype)]
 
 
 def _infer_lrn(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    one_dtype(inputs, "floats")
-    if inputs[0].ndim < 2 or attrs["size"] < 1:
-        raise InvalidModule(f"it takes N C … and a size of 1 at least, not {described(inputs[0])} and {attrs['size']}")
-    return [inputs[0]]
+    if attrs["size"] < 1:
+        raise InvalidModule(f"its size is 1 at least, not {attrs['size']}")
+    return _infer_along(inputs, attrs)
 
 
 def _lrn(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
     (data,) = inputs
-    sums, size = wide(data.dtype), attrs["size"]
-    before, channels = (size - 1) // 2, te.Value(data.shape[1])
+    sums, size, axis = wide(data.dtype), attrs["size"], dims.axis(attrs["axis"], data.ndim)
+    before, channels = (size - 1) // 2, te.Value(data.shape[axis])
     k = te.reduce_axis((0, size), "k")
 
     def squares(*i: Any) -> Any:
-        channel = i[1] + k - before
-        x = te.if_then_else(
-            te.all(channel >= 0, channel < channels), data[(i[0], channel, *i[2:])], te.const(0, data.dtype)
-        ).astype(sums)
+        channel = i[axis] + k - before
+        there = te.all(channel >= 0, channel < channels)
+        x = te.if_then_else(there, data[(*i[:axis], channel, *i[axis + 1 :])], te.const(0, data.dtype)).astype(sums)
         return te.sum(x * x, axis=k)
 
     total = te.compute(data.shape, squares, name="squares")
@@ -338,11 +345,12 @@ def _lrn(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> S
 
 
 def _reference_lrn(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    x, size = wide_array(inputs[0]), attrs["size"]
+    x, size = np.moveaxis(wide_array(inputs[0]), attrs["axis"], -1), attrs["size"]
     before = (size - 1) // 2
-    squares = np.pad(x * x, [(0, 0), (before, size - 1 - before), *[(0, 0)] * (x.ndim - 2)])
-    total = sum(squares[:, k : k + x.shape[1]] for k in range(size))
-    return [(x / (attrs["bias"] + attrs["alpha"] / size * total) ** attrs["beta"]).astype(inputs[0].dtype)]
+    squares = np.pad(x * x, [(0, 0)] * (x.ndim - 1) + [(before, size - 1 - before)])
+    total = np.lib.stride_tricks.sliding_window_view(squares, size, -1).sum(axis=-1)
+    found = x / (attrs["bias"] + attrs["alpha"] / size * total) ** attrs["beta"]
+    return [np.moveaxis(found, -1, attrs["axis"]).astype(inputs[0].dtype)]
 
 
 def _infer_lp(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
@@ -395,6 +403,7 @@ def _row(
 
 
 _AXIS, _AXES = Attribute("axis", "int", -1), Attribute("axes", "ints", (-1,))
+_CHANNEL, _OTHERS = Attribute("channel_axis", "int", 1), Attribute("axes", "optional ints", None)
 _SCALED = ("data", "gamma?", "beta?")
 
 OPERATORS = (
@@ -408,16 +417,20 @@ OPERATORS = (
     ),
     _row("nn.layer_norm", 253, _SCALED, _infer_layer_norm, _layer_norm, _reference_layer_norm, _AXES, EPSILON),
     _row("nn.rms_norm", 254, ("data", "weight?"), _infer_layer_norm, _rms_norm, _reference_rms_norm, _AXES, EPSILON),
-    # data N C …: each channel of each image on its own
-    _row("nn.instance_norm", 255, _SCALED, _infer_instance_norm, _instance_norm, _reference_instance_norm, EPSILON),
-    # data N C …: channels that follow one another together; gamma and beta have one element a channel
+    # each channel of each image on its own
     _row(
-        "nn.group_norm", 256, _SCALED, _infer_group_norm, _group_norm, _reference_group_norm,
-        Attribute("num_groups", "int"), EPSILON,
+        "nn.instance_norm", 255, _SCALED, _infer_channels, _instance_norm, _reference_instance_norm, _CHANNEL, _OTHERS,
+        EPSILON,
     ),
-    # data N C …: x / (bias + alpha / size * sum of squares of the size nearest channels) ** beta, as in ONNX
+    # channels that follow one another together; gamma and beta have one element a channel
     _row(
-        "nn.lrn", 257, ("data",), _infer_lrn, _lrn, _reference_lrn, Attribute("size", "int"),
+        "nn.group_norm", 256, _SCALED, _infer_channels, _group_norm, _reference_group_norm,
+        Attribute("num_groups", "int"), _CHANNEL, _OTHERS, EPSILON,
+    ),
+    # x / (bias + alpha / size * sum of squares of the size nearest channels) ** beta, as in ONNX
+    _row(
+        "nn.lrn", 257, ("data",), _infer_lrn, _lrn, _reference_lrn,
+        Attribute("size", "int"), Attribute("axis", "int", 1),
         Attribute("alpha", "float", 1e-4), Attribute("beta", "float", 0.75), Attribute("bias", "float", 1.0),
     ),
     # rows of zeros stay zeros

@@ -43,8 +43,8 @@ def _windows(attrs: Attrs, ndim: int) -> tuple[Window, ...]:
 def _infer(rank: int, domain: str, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     (data,) = inputs
     one_dtype(inputs, domain)
-    if not (data.ndim == rank + 2 if rank else data.ndim > 2):
-        raise InvalidModule(f"it pools over {rank or 'the'} dimensions after N C; {described(data)} is no such tensor")
+    if data.ndim != rank + 2:
+        raise InvalidModule(f"it takes N C and {rank} dimensions to pool over, not {described(data)}")
     found = _windows(attrs, data.ndim)
     places = [w.places(n, attrs["ceil_mode"]) for w, n in zip(found, data.shape[2:])]
     check_places(data, places)
@@ -142,10 +142,10 @@ def _reference_avg(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     return [(total / count).astype(data.dtype)]
 
 
-def _infer_lp(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
+def _infer_lp(rank: int, inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
     if attrs["p"] < 1:
         raise InvalidModule(f"p is 1 at least, not {attrs['p']}")
-    return _infer(0, "floats", inputs, attrs)
+    return _infer(rank, "floats", inputs, attrs)
 
 
 def _lp(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -> Sequence[Tensor]:
@@ -195,11 +195,16 @@ def _avg_row(rank: int) -> Operator:
     )  # fmt: skip
 
 
+def _lp_row(rank: int) -> Operator:
+    name = f"nn.lp_pool{rank}d"
+    return Operator(
+        name, 235 + rank, ("data",), named(name, lambda inputs, attrs: _infer_lp(rank, inputs, attrs)), _lp,
+        _reference_lp, "reduction", (*_SHARED, Attribute("p", "int", 2)),
+    )  # fmt: skip
+
+
 OPERATORS = (
     *(_max_row(rank) for rank in (1, 2, 3)),
     *(_avg_row(rank) for rank in (1, 2, 3)),
-    Operator(
-        "nn.lp_pool", 236, ("data",), named("nn.lp_pool", _infer_lp), _lp, _reference_lp, "reduction",
-        (*_SHARED, Attribute("p", "int", 2))
-    ),
-)  # fmt: skip
+    *(_lp_row(rank) for rank in (1, 2, 3)),
+)
