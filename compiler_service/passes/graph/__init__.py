@@ -1,16 +1,39 @@
 """From graph functions over tensors to calls of tensor programs.
 
-``LOWER_GRAPH_STEPS`` is the order. ``lower_operators`` leaves only calls of PrimFuncs (``CallTIR``), items of what they
-give, and ``reshape``, which is no work; ``lower_graph`` makes PrimFuncs of the functions that do nothing else.
+``LOWER_GRAPH_STEPS`` is the order. After it every graph function has only calls of PrimFuncs (``CallTIR``), items of
+what they give, and ``reshape``, which is no work. A function that had constants takes them as trailing parameters, and
+there may be one more that prepares them (``lift_constants``).
 """
 
 from __future__ import annotations
 
 from compiler_service.passes.base import Pass
+from compiler_service.passes.graph.eliminate_dead_code import EliminateDeadCode
+from compiler_service.passes.graph.fold_batch_norm import FoldBatchNorm
+from compiler_service.passes.graph.fold_constants import FoldConstants
 from compiler_service.passes.graph.fuse_operators import FuseOperators
+from compiler_service.passes.graph.inline_functions import InlineFunctions
 from compiler_service.passes.graph.lift_constants import LiftConstants
 from compiler_service.passes.graph.lower_graph import LowerGraph
 from compiler_service.passes.graph.lower_operators import LowerOperators
+from compiler_service.passes.graph.resolve_casts import ResolveCasts
+from compiler_service.passes.graph.resolve_conditionals import ResolveConditionals
+from compiler_service.passes.graph.simplify_graph import SimplifyGraph
 
 #: Modules without graph functions pass through unchanged.
-LOWER_GRAPH_STEPS: tuple[Pass, ...] = (LiftConstants(), FuseOperators(), LowerOperators(), LowerGraph())
+LOWER_GRAPH_STEPS: tuple[Pass, ...] = (
+    InlineFunctions(),
+    ResolveCasts(),
+    FoldConstants(),
+    ResolveConditionals(),
+    SimplifyGraph(),
+    EliminateDeadCode(),
+    FoldBatchNorm(),
+    FoldConstants(),
+    SimplifyGraph(),
+    EliminateDeadCode(),
+    LiftConstants(),
+    FuseOperators(),
+    LowerOperators(),
+    LowerGraph(),
+)

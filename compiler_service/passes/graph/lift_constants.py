@@ -18,20 +18,17 @@ from operator import is_
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.immediate import identifier, is_immediate
-from compiler_service.passes.graph.rewrite import AnyBinding, unique_name
+from compiler_service.passes.graph.rewrite import AnyBinding, fixed_variables, unique_name
 from crossfarm.errors import InvalidModule
 from crossfarm.ir.graph import dims, operators, visit
 from crossfarm.ir.graph.constant import ConstantData
 from crossfarm.ir.graph.expr import (
-    Binding,
-    CallTIR,
     Constant,
     Function,
     GraphExpr,
     GraphVar,
     OperatorCall,
     TupleExpr,
-    TupleItem,
 )
 from crossfarm.ir.graph.infer import type_of
 from crossfarm.ir.graph.types import TensorType, Type
@@ -128,7 +125,7 @@ class _Plan:
     def __init__(self, bindings: list[AnyBinding], result: GraphExpr) -> None:
         self.bindings = bindings
         self._values = {b.var: b.value for b in bindings}
-        self._fixed = self._depending_on_constants_alone()
+        self._fixed = fixed_variables(bindings)
         own: set[GraphVar] = set()
         while True:
             self.needed = self._frontier(own, result)
@@ -144,16 +141,6 @@ class _Plan:
         below = self._below([var])
         found = (c.note for b in self.bindings if b.var in below for c in visit.constants(b) if c.note)
         return next((f"{note}_prepared" for note in found), var.name)
-
-    def _depending_on_constants_alone(self) -> set[GraphVar]:
-        fixed: set[GraphVar] = set()
-        for binding in self.bindings:
-            computes = isinstance(binding, Binding) and isinstance(
-                binding.value, OperatorCall | CallTIR | TupleExpr | TupleItem
-            )
-            if computes and not visit.sizes(binding) and all(v in fixed for v in visit.uses(binding)):
-                fixed.add(binding.var)
-        return fixed
 
     def _frontier(self, own: set[GraphVar], result: GraphExpr) -> list[GraphVar]:
         """What is fixed and not ``own``, and taken by what the function computes itself, in order of its making."""

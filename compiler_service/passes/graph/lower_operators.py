@@ -10,15 +10,15 @@ they stay as ``reshape``, which the lowering of the graph makes a view of the sa
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.compose import Composition
 from compiler_service.passes.graph.immediate import identifier
+from compiler_service.passes.graph.inline_functions import dimensions
 from compiler_service.passes.graph.rewrite import Rewriter, is_primitive, unique_name
 from crossfarm.errors import BuildFailed
-from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import operators, visit
 from crossfarm.ir.graph.expr import (
@@ -137,7 +137,7 @@ class _Lowering(Rewriter):
         given = {
             inner: outer
             for param, arg in zip(group.params, args)
-            for inner, outer in _dimensions(param.type, type_of(arg, self.functions))
+            for inner, outer in dimensions(param.type, type_of(arg, self.functions))
         }
         sizes = tuple(given.get(size, size) for size in composed.sizes)
         return CallTIR(name, composed.passed, tensors, sizes, origin)
@@ -150,12 +150,6 @@ def _alone(call: OperatorCall, var: GraphVar, types: Sequence[Type]) -> Function
     params = tuple(GraphVar(label, kind) for label, kind in zip(labels, types))
     value = replace(call, args=params)
     return Function(params, visit.in_blocks([Binding(var, value)], var), var.type)
-
-
-def _dimensions(inner: Type, outer: Type) -> Iterator[tuple[Var, Expr]]:
-    """What a callee's sizes are to its caller."""
-    if isinstance(inner, TensorType) and isinstance(outer, TensorType):
-        yield from ((a, b) for a, b in zip(inner.shape, outer.shape) if isinstance(a, Var))
 
 
 def _label(group: Function) -> str:

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from crossfarm.ir.graph import visit
-from crossfarm.ir.graph.expr import ATOMS, Binding, Conditional, Function, GraphExpr, GraphVar, MatchCast
+from crossfarm.ir.graph.expr import (
+    ATOMS,
+    Binding,
+    CallTIR,
+    Conditional,
+    Function,
+    GraphExpr,
+    GraphVar,
+    MatchCast,
+    OperatorCall,
+    TupleExpr,
+    TupleItem,
+)
 from crossfarm.ir.graph.infer import type_of
 from crossfarm.ir.module import AnyFunction, IRModule
 
@@ -29,6 +41,18 @@ def map_graph_functions(module: IRModule, transform: Callable[[str, Function], F
 def is_primitive(function: AnyFunction | None) -> bool:
     """True for a group of operators that becomes one tensor program."""
     return isinstance(function, Function) and bool(function.attrs.get("primitive"))
+
+
+def fixed_variables(bindings: Iterable[AnyBinding]) -> set[GraphVar]:
+    """Those of the variables that depend on constants alone, and not on symbolic sizes."""
+    fixed: set[GraphVar] = set()
+    for binding in bindings:
+        computes = isinstance(binding, Binding) and isinstance(
+            binding.value, OperatorCall | CallTIR | TupleExpr | TupleItem
+        )
+        if computes and not visit.sizes(binding) and all(v in fixed for v in visit.uses(binding)):
+            fixed.add(binding.var)
+    return fixed
 
 
 class Rewriter(visit.GraphMutator):
