@@ -223,9 +223,14 @@ def compare(name: str, actual: Array, expected: Array, *, rtol: float, atol: flo
 
 
 def parameter_index(signature: Signature, name: str) -> int:
-    """The parameter of that name or number. Raises ArgumentError listing those there are."""
+    """The parameter of that name or number. Raises ArgumentError, for constants too."""
     for index, parameter in enumerate(signature.parameters):
         if name in (parameter.name, str(index)):
+            if parameter.constant:
+                raise ArgumentError(
+                    f"{name!r} of {signature.name} is a constant, which comes with the artifact",
+                    hint=f"its signature is {signature}",
+                )
             return index
     raise ArgumentError(f"{signature.name} has no parameter {name!r}", hint=f"its signature is {signature}")
 

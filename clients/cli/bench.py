@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Annotated
 
 import numpy as np
 import typer
 
-from clients.cli import arguments, files, output
+from clients.cli import arguments, files, launches, output
 from clients.cli import job as jobs
 from clients.cli.invocation import JsonOption, TrackerOption, VerboseOption, of
 
 PERCENTILES = (50, 90, 95, 99)
+#: Nodes of a model that are named of one kernel.
+_ORIGINS = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -29,6 +32,9 @@ def bench(
     warmup: Annotated[int, typer.Option(min=0, help="Calls before the first sample.")] = 3,
     min_repeat_ms: Annotated[float, typer.Option(min=0, help="A sample repeats the call at least this long.")] = 10.0,
     cooldown_ms: Annotated[float, typer.Option(min=0, help="Pause between samples.")] = 0.0,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Also show the time of each kernel, where the device tells.")
+    ] = False,
     size: jobs.SizeOption = None,
     seed: jobs.SeedOption = 0,
     timeout: jobs.WaitOption = None,
@@ -65,14 +71,39 @@ def bench(
         document = job.document()
     samples = np.asarray(stats.samples, dtype=np.float64)
     facts = summary(samples)
+    kernels = launches.profile(job.variant, job.signature.name, stats.kernels)
     if json:
         document["samples"] = samples.tolist()
         document["seconds"] = facts
         document["environment"] = dict(stats.environment)
+        if profile:
+            document["kernels"] = [dataclasses.asdict(kernel) for kernel in kernels]
         invocation.output.document(document)
         return
     invocation.output.table(
         ["function", "device", *facts], [[job.signature.name, job.device.id, *map(output.seconds, facts.values())]]
+    )
+    if profile and not kernels:
+        invocation.output.note(f"{job.device.id} does not tell the times of kernels")
+    elif profile:
+        _print_profile(invocation.output, kernels)
+
+
+def _print_profile(out: output.Output, kernels: list[launches.KernelProfile]) -> None:
+    total = sum(kernel.seconds for kernel in kernels) or 1.0
+    out.table(
+        ["kernel", "time", "share", "launches", "of the model"],
+        [
+            [
+                kernel.kernel,
+                output.seconds(kernel.seconds),
+                f"{kernel.seconds / total:.1%}",
+                str(kernel.launches),
+                ", ".join([*kernel.origins[:_ORIGINS], "…"] if len(kernel.origins) > _ORIGINS else kernel.origins)
+                or "-",
+            ]
+            for kernel in kernels
+        ],
     )
 
 

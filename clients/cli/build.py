@@ -17,7 +17,7 @@ def add_to(app: typer.Typer) -> None:
 
 def build(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A program (.py, .cfir).")],
+    file: files.ProgramArgument,
     target: Annotated[
         list[str], typer.Option("--target", "-t", metavar="T", help="A tag, kind, triple or JSON; repeatable.")
     ] = ["llvm"],  # noqa: B006 - typer copies it
@@ -52,12 +52,14 @@ def build(
         )
     path = out or file.with_suffix(files.ARTIFACT_SUFFIX)
     built.artifact.save(path)
+    constants = built.artifact.constant_sizes
     if json:
         invocation.output.document(
             {
                 "output": str(path),
                 "digest": built.artifact.digest,
                 "bytes": built.artifact.size,
+                "constants": {"count": len(constants), "bytes": sum(constants.values())},
                 "cached": built.cached,
                 "seconds": built.seconds,
                 "steps": built.steps,
@@ -66,4 +68,8 @@ def build(
         )
         return
     how = "from the cache" if built.cached else f"built in {output.seconds(built.seconds)}"
-    invocation.output.line(f"{path}: {output.size(built.artifact.size)}, {how}, sha256 {built.artifact.digest}")
+    size = output.size(built.artifact.size)
+    if constants:
+        size += f" and {output.size(sum(constants.values()))} of constants"
+        size += "" if built.artifact.constants else ", which are not in it"
+    invocation.output.line(f"{path}: {size}, {how}, sha256 {built.artifact.digest}")

@@ -1,4 +1,4 @@
-"""The FILE of a command: a program (.py, .cfir) or an artifact (.cfa), and the lists of targets to build it for."""
+"""The FILE of a command: a program (.py, .cfir, .onnx) or an artifact (.cfa), and the targets to build it for."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ if TYPE_CHECKING:
     from crossfarm.ir.module import IRModule
     from crossfarm.target import Target
 
-PROGRAM_SUFFIXES = (".py", ".cfir")
+PROGRAM_SUFFIXES = (".py", ".cfir", ".onnx")
+_PROGRAM = f"a program ({', '.join(PROGRAM_SUFFIXES)})"
 ARTIFACT_SUFFIX = ".cfa"
 
-FileArgument = Annotated[Path, typer.Argument(metavar="FILE", help="A program (.py, .cfir) or an artifact (.cfa).")]
+ProgramArgument = Annotated[Path, typer.Argument(metavar="FILE", help=f"{_PROGRAM.capitalize()}.")]
+FileArgument = Annotated[
+    Path, typer.Argument(metavar="FILE", help=f"{_PROGRAM.capitalize()} or an artifact ({ARTIFACT_SUFFIX}).")
+]
 OptLevelOption = Annotated[
     int | None, typer.Option("--opt-level", min=0, max=3, help="Optimization level.", show_default="3")
 ]
@@ -36,16 +40,17 @@ ScheduleOption = Annotated[
 def is_artifact(path: Path) -> bool:
     """True for an artifact, False for a program, by the name. Raises UsageError for others and for missing files."""
     if path.suffix not in (*PROGRAM_SUFFIXES, ARTIFACT_SUFFIX):
-        raise UsageError(f"{path} is neither a program (.py, .cfir) nor an artifact (.cfa)")
+        raise UsageError(f"{path} is neither {_PROGRAM} nor an artifact ({ARTIFACT_SUFFIX})")
     if not path.is_file():
         raise UsageError(f"there is no file {path}")
     return path.suffix == ARTIFACT_SUFFIX
 
 
 def load_program(path: Path) -> IRModule:
-    """The module in ``path``. Raises InvalidModule, and UsageError for an artifact or a missing file."""
+    """The module in ``path``. Raises InvalidModule, and UsageError for an artifact, a missing file, and an ONNX model
+    where the onnx package is not installed."""
     if is_artifact(path):
-        raise UsageError(f"{path} is an artifact, which is built already", hint="give the program (.py, .cfir)")
+        raise UsageError(f"{path} is an artifact, which is built already", hint=f"give {_PROGRAM}")
     from crossfarm.frontends import load
 
     return load(str(path))

@@ -88,6 +88,7 @@ def _parameter(parameter: Any) -> str:
 
 def _artifact_document(artifact: Artifact) -> dict[str, Any]:
     manifest = artifact.manifest
+    users = _users(artifact)
     return {
         "name": manifest.name,
         "digest": artifact.digest,
@@ -123,6 +124,10 @@ def _artifact_document(artifact: Artifact) -> dict[str, Any]:
             }
             for section in manifest.sections
         ],
+        "constants": [
+            {"digest": digest, "bytes": size, "here": digest in artifact.constants, "used_as": users[digest]}
+            for digest, size in artifact.constant_sizes.items()
+        ],
         "toolchain": dict(sorted(manifest.toolchain.items())),
         "build_options": dict(sorted(manifest.build_options.items())),
     }
@@ -153,16 +158,52 @@ def _print_artifact(out: output.Output, artifact: Artifact) -> None:
         out.table(["kernel", "function", "grid", "group", "shared", "arguments"], rows)
     out.table(
         ["section", "kind", "name", "size", "critical"],
-        [[str(s.id), s.kind, s.name, output.size(s.size), "yes" if s.critical else "no"] for s in manifest.sections],
+        [
+            [str(s.id), s.kind, s.name, output.size(s.size), "yes" if s.critical else "no"]
+            for s in manifest.sections
+            if s.name not in artifact.constant_sizes
+        ],
+    )
+    if artifact.constant_sizes:
+        _print_constants(out, artifact)
+
+
+def _print_constants(out: output.Output, artifact: Artifact) -> None:
+    sizes, here = artifact.constant_sizes, len(artifact.constants)
+    where = "in this file" if here else "not in this file"
+    out.line(f"{len(sizes)} constants, {output.size(sum(sizes.values()))}, {where}")
+    users = _users(artifact)
+    out.table(
+        ["constant", "size", "used as"],
+        [[digest[:12], output.size(size), ", ".join(users[digest])] for digest, size in sizes.items()],
     )
 
 
+def _users(artifact: Artifact) -> dict[str, list[str]]:
+    """Digest of a constant → the parameters that it is, as ``main.weights: float32[64, 3, 7, 7]``, each once."""
+    from crossfarm.artifact import Signature
+    from crossfarm.artifact.constants import origin_of
+
+    found: dict[str, list[str]] = {digest: [] for digest in artifact.constant_sizes}
+    for entry in (entry for variant in artifact.variants for entry in variant.entry_points):
+        signature = Signature(entry)
+        for index in signature.constants:
+            origin = origin_of(signature.parameters[index])
+            text = f"{entry.name}.{signature.describe(index)}"
+            if origin is not None and origin.digest and text not in found[origin.digest]:
+                found[origin.digest].append(text)
+    return found
+
+
 def _write_sources(artifact: Artifact, directory: Path) -> list[Path]:
-    """Every section but the IR as a file; the IR as script text. Names from an artifact are never taken as paths."""
+    """Every section but the IR as a file, constants where they are here; the IR as script text. Names from an artifact
+    are never taken as paths."""
     written = []
     try:
         directory.mkdir(parents=True, exist_ok=True)
         for section in artifact.manifest.sections:
+            if section.name in artifact.constant_sizes:
+                continue
             if section.id == artifact.manifest.ir_section:
                 path, data = directory / "module.py", artifact.module().script().encode()
             else:
@@ -173,6 +214,10 @@ def _write_sources(artifact: Artifact, directory: Path) -> list[Path]:
                 if path in written:
                     path = path.with_name(f"{section.id}-{path.name}")
             path.write_bytes(data)
+            written.append(path)
+        for digest, content in artifact.constants.items():
+            path = directory / f"constant-{digest}"
+            path.write_bytes(content)
             written.append(path)
         for index, variant in enumerate(artifact.variants):
             if variant.kernels:

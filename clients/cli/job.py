@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from crossfarm.artifact import Artifact, Signature
     from crossfarm.ir.module import IRModule
     from crossfarm.target import Target
+    from crossfarm.wire.v1.artifact_pb2 import Variant
 
 TargetOption = Annotated[
     list[str] | None,
@@ -106,6 +107,7 @@ class Job:
         artifact, built: what runs; how it was built, None for an artifact that was given.
         device: leased until the job ends.
         function: callable with numpy arrays; signature: of its arguments.
+        variant: the part of the artifact that the device runs.
         lease_seconds: from asking for the device to having a session on it, waiting in the queue included.
         load_seconds: until the function could be called.
     """
@@ -115,6 +117,7 @@ class Job:
     device: Device
     function: LoadedFunction
     signature: Signature
+    variant: Variant
     lease_seconds: float
     load_seconds: float
 
@@ -136,8 +139,6 @@ class Job:
 @contextmanager
 def open_job(invocation: Invocation, options: JobOptions) -> Iterator[Job]:
     """The job, its device leased while the body runs. Raises as ``build``, ``acquire`` and ``load`` do."""
-    from crossfarm.artifact import Signature
-
     module, artifact = _open(options)
     with invocation.connect() as farm:
         built = None
@@ -156,15 +157,23 @@ def open_job(invocation: Invocation, options: JobOptions) -> Iterator[Job]:
                 artifact = built.artifact
             name = pick_function(artifact, options)
             started = time.perf_counter()
-            function = device.load(artifact)[name]
+            loaded = device.load(artifact)
+            function = loaded[name]
             load_seconds = time.perf_counter() - started
-            signature = Signature(artifact.entry_points[name])
-            yield Job(artifact, built, device, function, signature, lease_seconds, load_seconds)
+            yield Job(
+                artifact, built, device, function, function.signature, loaded.variant, lease_seconds, load_seconds
+            )
 
 
 def pick_function(artifact: Artifact, options: JobOptions) -> str:
-    """The function that is meant: the one named, the only one, or ``main``. Raises NoSuchFunction."""
+    """The function that is meant: the one named, the only one, or ``main``. Functions that prepare constants for others
+    are meant only where they are named. Raises NoSuchFunction."""
+    from crossfarm.artifact.constants import preparing_functions
+
     names = list(artifact.entry_points)
+    if options.function is None:
+        preparing = set().union(*map(preparing_functions, artifact.variants))
+        names = [name for name in names if name not in preparing]
     if options.function is None:
         if len(names) == 1 or "main" in names:
             return "main" if "main" in names else names[0]

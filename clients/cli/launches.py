@@ -7,6 +7,8 @@
 - ``functions``: name → parameters, and ``launches`` in order. Each has a ``kernel``, its ``grid`` in groups along
   x, y, z and one argument a parameter: ``{"parameter": i}`` (the function's), ``{"workspace": offset, "bytes": n}``
   (in a buffer of ``workspace_bytes``) or ``{"value": n}``.
+- A parameter with a ``constant`` is filled before the function runs: with the content of the file
+  ``constant-<digest>`` for "sha256:<digest>", or with the N-th output of the function that "FUNCTION:N" names.
 - A size that depends on shapes is text, as ``"(n + 255) // 256"``: integers, names of ``symbols``, ``+ - * // %``,
   ``min`` and ``max``, with Python's meaning. A symbol is the dimension of a parameter that is just its name, or the
   scalar so named.
@@ -16,7 +18,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from clients.cli import output
@@ -74,6 +77,34 @@ def kernel_rows(variant: Variant) -> list[list[str]]:
     return rows
 
 
+@dataclass(frozen=True)
+class KernelProfile:
+    """What a kernel did in one call.
+
+    Attributes:
+        kernel: its name.
+        seconds: of all its launches together, by the device's clock.
+        launches: how often the function launches it.
+        origins: nodes of the model that it computes, each once.
+    """
+
+    kernel: str
+    seconds: float
+    launches: int
+    origins: tuple[str, ...]
+
+
+def profile(variant: Variant, function: str, seconds: Mapping[str, float]) -> list[KernelProfile]:
+    """The kernels of a function and their times, the longest first."""
+    launches = [launch for entry in variant.entry_points if entry.name == function for launch in entry.launch.launches]
+    rows = []
+    for kernel, taken in seconds.items():
+        own = [launch for launch in launches if launch.kernel == kernel]
+        origins = tuple(dict.fromkeys(launch.origin for launch in own if launch.origin))
+        rows.append(KernelProfile(kernel, taken, len(own), origins))
+    return sorted(rows, key=lambda row: -row.seconds)
+
+
 def _without_ones(sizes: list[str]) -> list[str]:
     """Along x, and along y and z where there is more than one."""
     while len(sizes) > 1 and sizes[-1] == "1":
@@ -93,6 +124,7 @@ def _function(entry: EntryPoint, variant: Variant) -> dict[str, Any]:
                 "dtype": p.dtype,
                 **({"shape": [_size(e, symbols) for e in p.shape]} if p.kind == Parameter.BUFFER else {}),
                 "role": _ROLES[p.role],
+                **({"constant": p.constant} if p.constant else {}),
             }
             for p in entry.parameters
         ],

@@ -16,8 +16,9 @@ from crossfarm.artifact import Signature
 from crossfarm.errors import ArgumentError, UsageError
 from crossfarm.wire.v1.artifact_pb2 import Parameter
 
-#: Outputs up to this many elements are printed in full with --json.
+#: Outputs up to this many elements are printed in full with --json; of any this many for people.
 _FEW = 64
+_SHOWN = 4
 
 
 def add_to(app: typer.Typer) -> None:
@@ -154,6 +155,12 @@ def _range(array: Any) -> dict[str, float]:
     return {"min": float(wide.min()), "max": float(wide.max()), "mean": float(wide.mean())}
 
 
+def _first(array: Any) -> str:
+    """The first values, as "1, 2.5, …"."""
+    shown = [f"{value:.6g}" for value in array.reshape(-1)[:_SHOWN].astype(np.float64)]
+    return ", ".join([*shown, "…"] if array.size > _SHOWN else shown)
+
+
 def _print(
     out: output.Output,
     job: jobs.Job,
@@ -165,9 +172,10 @@ def _print(
     for index, array in outputs.items():
         facts = _range(array)
         known = [f"{facts[key]:.6g}" for key in ("min", "max", "mean")] if facts else ["-"] * 3
-        rows.append([job.signature.describe(index), "x".join(map(str, array.shape)) or "scalar", *known])
+        shape = "x".join(map(str, array.shape)) or "scalar"
+        rows.append([job.signature.describe(index), shape, *known, _first(array)])
     if rows:
-        out.table(["output", "shape", "min", "max", "mean"], rows)
+        out.table(["output", "shape", "min", "max", "mean", "values"], rows)
     for comparison in comparisons:
         out.line(
             f"{comparison.name} is as expected: largest absolute error {comparison.max_abs:.3g}, "

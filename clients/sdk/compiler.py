@@ -49,7 +49,7 @@ class BuildResult:
     """A finished build.
 
     Attributes:
-        artifact: what was built, checked against its digest.
+        artifact: what was built, checked against its digest, with the constants of the module that this program has.
         cached: True if it had been built before.
         seconds: time the server spent building, waiting for its turn not counted.
         steps: seconds by the name of the pipeline's step.
@@ -123,19 +123,23 @@ class Compiler:
                 f"the artifact from the compiler service at {self.address} is not the one it announced",
                 hint="build again; if it happens again, its store is damaged",
             )
+        artifact = Artifact.from_bytes(data)
+        if artifact.constant_sizes:
+            artifact = artifact.with_constants(_ModuleConstants(module))
         return BuildResult(
-            artifact=Artifact.from_bytes(data),
+            artifact=artifact,
             cached=done.cached,
             seconds=done.seconds,
             steps=_add_up(done.steps),
         )
 
     def fetch(self, digest: str) -> Artifact:
-        """The stored artifact with this digest (hex sha256). Raises NotFound."""
+        """The stored artifact with this digest (hex sha256), without the content of constants. Raises NotFound."""
         return Artifact.from_bytes(self._fetch(bytes.fromhex(digest), 0))
 
     def store(self, artifact: Artifact) -> str:
-        """Puts ``artifact`` into the store and returns its digest; one that is there already is not sent in full."""
+        """Puts ``artifact`` into the store, without the content of constants, and returns its digest; one that is there
+        already is not sent in full."""
         data = artifact.data
 
         def chunks() -> Iterator[compiler_pb2.ArtifactChunk]:
@@ -210,6 +214,27 @@ class Compiler:
                 f"artifact {digest.hex()[:12]} arrived with {len(received)} of {size} bytes", hint="fetch it again"
             )
         return bytes(received)
+
+
+class _ModuleConstants(Mapping[str, memoryview]):
+    """The contents that a module's constants have here, by hex digest; each is read when it is looked up."""
+
+    def __init__(self, module: IRModule) -> None:
+        from crossfarm.ir.graph.visit import constants
+
+        self._data = {each.data.digest: each.data for each in constants(module) if each.data.known}
+
+    def __getitem__(self, digest: str) -> memoryview:
+        return self._data[digest].view
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._data
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
 
 
 def _add_up(steps: Iterable[compiler_pb2.BuildEvent.StepTime]) -> dict[str, float]:

@@ -118,7 +118,7 @@ def test_plain_text_where_nobody_watches(crossfarm: Crossfarm, farm: Farm, add: 
     ran = crossfarm("run", add, farm=farm)
     assert ran.returncode == 0, ran.stderr
     assert "\x1b" not in ran.stdout + ran.stderr
-    assert ran.stdout.splitlines()[0].split() == ["output", "shape", "min", "max", "mean"]
+    assert ran.stdout.splitlines()[0].split() == ["output", "shape", "min", "max", "mean", "values"]
 
 
 def test_a_table_and_progress_on_a_terminal(farm: Farm, add: Path) -> None:

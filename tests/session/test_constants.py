@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,88 +11,15 @@ import pytest
 
 import crossfarm as cf
 from clients.sdk.device import Device
-from compiler_service.build import build_variant
-from crossfarm.artifact import Artifact, write_artifact
-from crossfarm.frontends.tvmscript import parse
-from crossfarm.ir.serialize import dumps
-from crossfarm.target import Target
-from crossfarm.wire.v1.artifact_pb2 import Manifest
-from crossfarm.wire.v1.compiler_pb2 import BuildOptions
+from crossfarm.artifact import Artifact
+from tests.session import model as sample
 from tests.session.harness import open_device
-
-SIZE = 40_000  # floats: above what is always sent along
-
-PROGRAM = f"""
-@I.ir_module
-class Module:
-    @T.prim_func
-    def main(x: T.handle, y: T.handle, W: T.Buffer(({SIZE},), "float32"), P: T.Buffer((2,), "float32")):
-        n = T.int64()
-        X = T.match_buffer(x, (n,), "float32")
-        Y = T.match_buffer(y, (n,), "float32")
-        for i in range(n):
-            with T.block("y"):
-                vi = T.axis.spatial(n, i)
-                Y[vi] = X[vi] * W[vi] + P[1]
-
-    @T.prim_func
-    def other(Y: T.Buffer(({SIZE},), "float32"), W: T.Buffer(({SIZE},), "float32")):
-        for i in range({SIZE}):
-            with T.block("y"):
-                vi = T.axis.spatial({SIZE}, i)
-                Y[vi] = W[vi] + T.float32(1)
-
-    @T.prim_func
-    def main_prepare(P: T.Buffer((2,), "float32"), unused: T.Buffer((2,), "float32"),
-                     V: T.Buffer(({SIZE},), "float32"), first: T.Buffer((2,), "float32")):
-        for i in range(2):
-            with T.block("p"):
-                vi = T.axis.spatial(2, i)
-                P[vi] = V[vi] * T.float32(10) + first[vi]
-        for i in range(2):
-            with T.block("u"):
-                vi = T.axis.spatial(2, i)
-                unused[vi] = T.float32(0)
-
-    @T.prim_func
-    def first_prepare(first: T.Buffer((2,), "float32"), W: T.Buffer(({SIZE},), "float32")):
-        for i in range(2):
-            with T.block("p"):
-                vi = T.axis.spatial(2, i)
-                first[vi] = W[vi] - T.float32(100)
-"""
-W, V = (np.arange(SIZE, dtype=np.float32) + k for k in (3, 7))
-CONTENT = {hashlib.sha256(array).hexdigest(): memoryview(array).cast("B") for array in (W, V)}
-W_DIGEST, V_DIGEST = CONTENT
-FROM = {
-    **{(function, "W"): f"sha256:{W_DIGEST}" for function in ("main", "other", "first_prepare")},
-    ("main_prepare", "V"): f"sha256:{V_DIGEST}",
-    ("main_prepare", "first"): "first_prepare:0",
-    ("main", "P"): "main_prepare:0",
-}
-X = np.array([1, 2, 3], np.float32)
-EXPECTED = X * W[:3] + (V[1] * 10 + W[1] - 100)
-
-
-def with_origins(built: Artifact, origins: Mapping[tuple[str, str], str]) -> Artifact:
-    """The artifact with parameters (function, name) made constants: what the compiler writes for a model."""
-    manifest = Manifest()
-    manifest.CopyFrom(built.manifest)
-    for variant in manifest.variants:
-        for entry in variant.entry_points:
-            for parameter in entry.parameters:
-                parameter.constant = origins.get((entry.name, parameter.name), "")
-    return built.rewritten(manifest)
+from tests.session.model import CONTENT, EXPECTED, SIZE, W_DIGEST, V, W, X
 
 
 @pytest.fixture(scope="session")
 def core() -> Artifact:
-    """For the CPU, an OpenCL and a Vulkan device: what this machine has in software, too."""
-    module = parse(PROGRAM)
-    targets = [Target.detect(), Target("opencl"), Target("vulkan")]
-    built = [build_variant(module, target, BuildOptions()) for target in targets]
-    whole = write_artifact("model", [b.variant for b in built], [b.code for b in built], module=dumps(module))
-    return with_origins(whole, FROM)
+    return sample.build()
 
 
 @pytest.fixture(scope="session")
@@ -105,7 +31,7 @@ def model(core: Artifact, tmp_path_factory: pytest.TempPathFactory) -> Artifact:
 
 
 @pytest.fixture
-def device(tmp_path: Path) -> Device:
+def device(tmp_path: Path) -> Iterator[Device]:
     with open_device("cpu", tmp_path) as opened:
         yield opened
 

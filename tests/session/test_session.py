@@ -72,11 +72,12 @@ def test_a_broken_connection_is_retryable_and_the_session_goes_on(device_of: Ope
             np.testing.assert_array_equal(z.numpy(), F * 2)
 
 
-def test_an_upload_goes_on_where_its_connection_broke(device_of: Opener) -> None:
+@pytest.mark.parametrize("constant", [False, True], ids=["a tensor", "a constant"])
+def test_an_upload_goes_on_where_its_connection_broke(constant: bool, device_of: Opener) -> None:
     near = device_of("null")
     data = np.random.default_rng(1).integers(0, 255, 30_000_000, dtype=np.uint8)
     with _cuttable(near.lease.address, cut_after=10_000_000) as proxy:
-        with _second_client(near, address=proxy.address) as device, device.tensor(data) as tensor:
+        with _second_client(near, address=proxy.address) as device, device.tensor(data, constant=constant) as tensor:
             assert np.array_equal(tensor.numpy(), data)
         assert proxy.cuts == 1
         assert proxy.passed < 45_000_000, "more was sent again than what was on its way"
