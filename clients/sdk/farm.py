@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from os import PathLike, fspath
 from types import MappingProxyType, TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from clients.sdk import config
 from clients.sdk.compiler import BuildProgress, Compiler, TargetInfo, TargetLike
@@ -30,6 +30,8 @@ from crossfarm.wire.v1.capabilities_pb2 import Capabilities, GetCapabilitiesRequ
 from crossfarm.wire.v1.tracker_pb2_grpc import TrackerStub
 
 if TYPE_CHECKING:
+    from onnx import ModelProto
+
     from clients.sdk.device import Device
     from clients.sdk.embedded import EmbeddedFarm
     from crossfarm.artifact import Artifact
@@ -163,7 +165,7 @@ class Farm:
 
     def build(
         self,
-        module: IRModule | str | PathLike[str],
+        module: IRModule | ModelProto | str | PathLike[str],
         target: TargetLike | Sequence[TargetLike] = "llvm",
         *,
         opt_level: int | None = None,
@@ -172,10 +174,10 @@ class Farm:
         timeout: float | None = None,
         on_progress: Callable[[BuildProgress], None] | None = None,
     ) -> Artifact:
-        """Builds a module into an artifact.
+        """Builds a module into an artifact, which has the module's constants (weights) with it. They are not sent.
 
         Args:
-            module: an IRModule, or the path of one (.py, .cfir).
+            module: an IRModule, an ONNX model, or the path of one (.py, .cfir, .onnx).
             target: a tag or kind ("raspberry-pi/4b", "llvm"), a dict, a Target; a list makes one artifact with a
                 variant for each.
             opt_level: 0 to 3, by default 3.
@@ -276,7 +278,8 @@ class Farm:
         return {"tracker": self._tracker_capabilities(), "compiler": self.compiler.capabilities()}
 
     def put(self, artifact: Artifact) -> str:
-        """Puts ``artifact`` into the farm's store, where agents fetch it by digest; returns the digest."""
+        """Puts ``artifact`` into the farm's store, where agents fetch it by digest; returns the digest. Constants stay
+        here: each goes straight to the devices that need it."""
         return self.compiler.store(artifact)
 
     def close(self) -> None:
@@ -339,13 +342,17 @@ class Farm:
         return answer
 
 
-def as_module(module: IRModule | str | PathLike[str]) -> IRModule:
-    """``module``, loaded if it is a path."""
+def as_module(module: IRModule | ModelProto | str | PathLike[str]) -> IRModule:
+    """``module``, loaded if it is a path, read if it is an ONNX model."""
+    if type(module).__name__ == "ModelProto":  # not imported to be compared with: onnx need not be there
+        from crossfarm.frontends import onnx
+
+        return onnx.load(module)
     if isinstance(module, str | PathLike):
         from crossfarm.frontends import load
 
         return load(fspath(module))
-    return module
+    return cast("IRModule", module)
 
 
 def as_targets(target: TargetLike | Sequence[TargetLike]) -> list[Target]:

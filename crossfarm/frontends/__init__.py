@@ -11,10 +11,12 @@ from crossfarm.ir.module import IRModule
 
 
 def load(path: str | os.PathLike[str]) -> IRModule:
-    """The module in a file: ``.py`` is TVMScript of any dialect (read, never executed), ``.cfir`` a saved module.
+    """The module in a file: ``.py`` is TVMScript of any dialect (read, never executed), ``.cfir`` a saved module,
+    ``.onnx`` an ONNX model (see ``crossfarm.frontends.onnx``, which takes more than a path).
 
     Raises:
         InvalidModule: unknown suffix, or a file that cannot be read; ScriptError: script outside the subset.
+        UsageError: an ONNX model, and the onnx package is not installed.
     """
     file = Path(path)
     loader = _LOADERS.get(file.suffix.lower())
@@ -44,6 +46,12 @@ def _saved(path: Path) -> IRModule:
     return load_module(path)
 
 
+def _onnx(path: Path) -> IRModule:
+    from crossfarm.frontends.onnx import load
+
+    return load(path)
+
+
 #: Suffix → what it holds.
-FORMATS = {".py": "TVMScript", ".cfir": "a saved module"}
-_LOADERS: dict[str, Callable[[Path], IRModule]] = {".py": _script, ".cfir": _saved}
+FORMATS = {".py": "TVMScript", ".cfir": "a saved module", ".onnx": "an ONNX model"}
+_LOADERS: dict[str, Callable[[Path], IRModule]] = {".py": _script, ".cfir": _saved, ".onnx": _onnx}
