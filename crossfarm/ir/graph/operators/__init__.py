@@ -13,9 +13,38 @@ from crossfarm.ir.graph.operator import Operator
 from crossfarm.ir.graph.operators import (
     activation,
     contraction,
-from crossfarm.ir.graph.operators import activation, contraction, convolution, creation, elementwise, indexing, joining, logic, normalization, pooling, reduction, sequence, shape, sorting, unary
+    convolution,
+    creation,
+    elementwise,
+    indexing,
+    joining,
+    logic,
+    normalization,
+    pooling,
+    reduction,
+    sequence,
+    shape,
+    sorting,
+    unary,
+)
 
-_FAMILIES = (elementwise, logic, unary, activation, reduction, creation, contraction, convolution, pooling, normalization, indexing, joining, sequence, shape, sorting)
+_FAMILIES = (
+    elementwise,
+    logic,
+    unary,
+    activation,
+    reduction,
+    shape,
+    joining,
+    creation,
+    sequence,
+    contraction,
+    convolution,
+    pooling,
+    normalization,
+    indexing,
+    sorting,
+)
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})
