@@ -1,12 +1,15 @@
 """``crossfarm demo``: the main job, end to end, for every kind of device that is found and for two architectures.
 
-Three programs (``examples/``) are built for this machine's CPU, for its other devices (OpenCL, Vulkan, CUDA) and for an
-aarch64 device, each leased, run, checked against numpy in float64 and measured. Where no aarch64 board is attached to
-the farm, an emulated one is started: a real arm64 Python under user-mode emulation, which ``make arm64-root`` sets up.
+Three programs (``examples/``) and a model (SqueezeNet, as the onnx package has it) are built for this machine's CPU,
+for its other devices (OpenCL, Vulkan, CUDA) and for an aarch64 device, each leased, run, checked and measured: programs
+against numpy in float64, the model against the output that its package has beside it. Where no aarch64 board is
+attached to the farm, an emulated one is started: a real arm64 Python under user-mode emulation, which
+``make arm64-root`` sets up.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import tempfile
 import time
@@ -46,7 +49,7 @@ class Case:
     """A program of the demo.
 
     Attributes:
-        file: its name under ``examples/``.
+        file: its path, under ``examples/`` where it is relative.
         inputs: makes the arguments.
         reference: what it should give, in float64.
         tolerance: largest error allowed, relative to the largest magnitude of the reference.
@@ -56,6 +59,10 @@ class Case:
     inputs: Callable[[np.random.Generator], tuple[Array, ...]]
     reference: Callable[..., Array]
     tolerance: float
+
+    @property
+    def name(self) -> str:
+        return Path(self.file).name
 
 
 @dataclass(frozen=True)
@@ -100,6 +107,21 @@ CASES = (
 )
 
 
+def model_case() -> Case | None:
+    """SqueezeNet from the onnx package's tests; None without that package."""
+    if importlib.util.find_spec("onnx") is None:
+        return None
+    import onnx  # seconds saved where no demo is run
+
+    folder = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
+    shape = (1, 3, 224, 224)
+    rising = np.arange(np.prod(shape), dtype=np.float64).reshape(shape) / np.prod(shape)
+    shipped = onnx.TensorProto.FromString((folder / "light_squeezenet_output_0.pb").read_bytes())
+    expected = onnx.numpy_helper.to_array(shipped).astype(np.float64)
+    model = str(folder / "light_squeezenet.onnx")
+    return Case(model, lambda _: (rising.astype(np.float32),), lambda _: expected, 1e-3)
+
+
 def add_to(app: typer.Typer) -> None:
     app.command("demo")(demo)
 
@@ -114,11 +136,15 @@ def demo(
     tracker: TrackerOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """Build, lease, run, check and measure three programs on every kind of device here and on an aarch64 CPU."""
+    """Build, lease, run, check and measure programs and a model on every kind of device here and on an aarch64 CPU."""
     invocation = of(ctx)
     if not _EXAMPLES.is_dir():
         raise NotFound(f"the demo's programs are not at {_EXAMPLES}", hint="run it from a checkout of the repository")
     rows = []
+    model = model_case()
+    if model is None:
+        invocation.output.note("no model is run: pip install 'crossfarm[onnx]' to see one")
+    cases = (*CASES, model) if model else CASES
     with invocation.connect() as farm:
         here = f"kind=cpu,arch={Target.detect().attributes['arch']}"
         selectors = [here if farm.devices(here) else "kind=cpu", *_other_kinds(farm)]
@@ -126,7 +152,7 @@ def demo(
             if there is not None:
                 selectors.append(there)
             for selector in selectors:
-                for case in CASES:
+                for case in cases:
                     row = run_case(farm, case, selector, invocation, repeat=repeat)
                     rows.append(row)
     if json:
@@ -160,14 +186,14 @@ def run_case(farm: Farm, case: Case, selector: str, invocation: Invocation, *, r
     out = invocation.output
     module = files.load_program(_EXAMPLES / case.file)
     arguments = case.inputs(np.random.default_rng(0))
-    with out.progress(f"{case.file}: asking for a device ({selector})") as progress:
+    with out.progress(f"{case.name}: asking for a device ({selector})") as progress:
         started = time.perf_counter()
         with farm.acquire(selector) as device:
             lease = time.perf_counter() - started
-            progress.say(f"{case.file}: building for {device.id}")
+            progress.say(f"{case.name}: building for {device.id}")
             # the cache would hide what the demo is to show
             built = files.build(farm, module, device.target, out, use_cache=False)
-            progress.say(f"{case.file}: running on {device.id}")
+            progress.say(f"{case.name}: running on {device.id}")
             function = device.load(built.artifact)["main"]
             actual = function(*arguments)
             stats = function.benchmark(*arguments, warmup=1, repeat=repeat, min_repeat_ms=1)
@@ -175,8 +201,8 @@ def run_case(farm: Farm, case: Case, selector: str, invocation: Invocation, *, r
     expected = case.reference(*arguments)
     error = float(np.abs(actual.astype(np.float64) - expected).max() / np.abs(expected).max())
     if not error <= case.tolerance:
-        raise Mismatch(f"{case.file} on {name}: largest error {error:.3g}, allowed {case.tolerance:g}")
-    return Row(case.file.removesuffix(".py"), name, arch, built.seconds, built.cached, lease, error, stats.median)
+        raise Mismatch(f"{case.name} on {name}: largest error {error:.3g}, allowed {case.tolerance:g}")
+    return Row(case.name.removesuffix(".py"), name, arch, built.seconds, built.cached, lease, error, stats.median)
 
 
 @contextmanager

@@ -48,5 +48,6 @@ def test_the_demo_runs_everything_on_both_architectures(crossfarm: Crossfarm, fa
     assert ran.returncode == 0, ran.stderr
     runs = json.loads(ran.stdout)["runs"]
     assert {run["arch"] for run in runs} >= {"aarch64"}
-    assert len(runs) == 2 * len(CASES)
-    assert all(run["error"] < 1e-5 and run["median"] > 0 for run in runs)
+    assert len(runs) == 2 * (len(CASES) + 1)
+    allowed = {case.name.removesuffix(".py"): case.tolerance for case in CASES} | {"light_squeezenet.onnx": 1e-3}
+    assert all(run["error"] < allowed[run["program"]] and run["median"] > 0 for run in runs)
