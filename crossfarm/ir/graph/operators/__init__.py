@@ -16,6 +16,7 @@ from crossfarm.ir.graph.operators import (
     convolution,
     creation,
     elementwise,
+    image,
     indexing,
     joining,
     logic,
@@ -44,6 +45,7 @@ _FAMILIES = (
     normalization,
     indexing,
     sorting,
+    image,
 )
 
 OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
