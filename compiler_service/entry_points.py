@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from compiler_service.passes.graph.lower_graph import CONSTANTS, NAMES, OUTPUTS
+from compiler_service.passes.graph.lift_constants import CONSTANTS
+from compiler_service.passes.graph.lower_graph import NAMES, OUTPUTS
 from compiler_service.roles import parameter_roles
 from compiler_service.symbols import function_symbols, index_expr
 from crossfarm.ir.calls import is_caller

@@ -1,10 +1,11 @@
 """The memory of a function that calls others: the values between its calls, and what each call needs for itself.
 
-A value lives from the call that makes it to the last one that reads it, a callee's temporaries while it runs. What has
-a constant size is packed into one region: the largest first, each at the lowest gap that it fits into among those that
-live when it does ("greedy by size": Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
-2020). Sizes that are multiples of one product of symbolic sizes, as of a batch, are known to be larger or smaller than
-each other, but not where they end: they share whole regions, the largest first too.
+A value lives from the call that makes it to the last one that reads it, a callee's temporaries while it runs. Sizes
+that are multiples of one product of symbolic sizes, as of a batch, are known to be larger or smaller than each other;
+constants are multiples of 1. Those of one such unit are packed into one region: the largest first, each at the lowest
+gap that it fits into among those that live when it does ("greedy by size": Pisarchyk and Lee, "Efficient Memory
+Management for Deep Neural Net Inference", 2020). Of symbolic ones that is done to the large, as their multiples are
+rounded to the alignment; small ones share regions of their own as wholes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,9 @@ from crossfarm.ir.expr import Binary, Call, Expr, IntImm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.stmt import Allocate, AttrValue, BlockRealize, Stmt
 from crossfarm.ir.visitor import seq, substitute
+
+#: Rounding sizes to multiples of the alignment makes them larger by this part at most where they are packed.
+_LARGE = 8
 
 
 def plan_calls(func: PrimFunc, callees: Mapping[str, PrimFunc], align: int) -> PrimFunc:
@@ -98,7 +102,7 @@ class _Need:
 
     Attributes:
         first, last: positions of these calls; None where nothing uses it.
-        region, offset: where it is, once that is decided.
+        region, offset: where it is, in units of its size, once that is decided.
     """
 
     size: _Size
@@ -121,7 +125,7 @@ class _Need:
 
     def address(self) -> Expr:
         assert self.region is not None, "what is used has a place"
-        return address_of(self.region, IntImm(self.offset, "int64"))
+        return address_of(self.region, _Size(self.offset, self.size.factors if self.offset else ()).whole())
 
 
 class _Lent:
@@ -164,15 +168,23 @@ def _by_unit(needs: Sequence[_Need]) -> Iterator[list[_Need]]:
 
 def _regions(needs: list[_Need], align: int) -> list[tuple[Buffer, Expr]]:
     """Gives each of one unit its place; the regions that they are in, and the sizes of these."""
-    groups = [needs] if not needs[0].size.factors else _sharing(needs)
+    unit = needs[0].size.factors
+    packed = [need for need in needs if not unit or need.size.count >= _LARGE * align]
     regions = []
-    for group in groups:
-        size = round_up(group[0].size.whole(), align) if group[0].size.factors else _packed(group, align)
-        region = Buffer("arena", (size,), "uint8")
-        regions.append((region, size))
-        for need in group:
-            need.region = region
+    if packed:
+        region = _region(packed, _Size(_pack(packed, align), unit).whole())
+        regions.append((region, region.shape[0]))
+    for group in _sharing([need for need in needs if need not in packed]):
+        region = _region(group, round_up(group[0].size.whole(), align))
+        regions.append((region, region.shape[0]))
     return regions
+
+
+def _region(needs: Sequence[_Need], size: Expr) -> Buffer:
+    region = Buffer("arena", (size,), "uint8")
+    for need in needs:
+        need.region = region
+    return region
 
 
 def _sharing(needs: Sequence[_Need]) -> list[list[_Need]]:
@@ -187,8 +199,8 @@ def _sharing(needs: Sequence[_Need]) -> list[list[_Need]]:
     return groups
 
 
-def _packed(needs: Sequence[_Need], align: int) -> Expr:
-    """Decides the offsets of constant sizes; the bytes of all together."""
+def _pack(needs: Sequence[_Need], align: int) -> int:
+    """Decides the offsets of needs, in units; how many units all take together."""
     placed: list[tuple[int, int, _Need]] = []  # by offset: begin, end
     for need in needs:
         size, at = -(-need.size.count // align) * align, 0
@@ -200,4 +212,4 @@ def _packed(needs: Sequence[_Need], align: int) -> Expr:
         need.offset = at
         placed.append((at, at + size, need))
         placed.sort(key=lambda part: part[:2])
-    return IntImm(max((end for _, end, _ in placed), default=0), "int64")
+    return max(end for _, end, _ in placed)

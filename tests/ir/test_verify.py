@@ -135,6 +135,13 @@ def repeated_axis() -> IRModule:
     return module(root(realize(inner, i32(0), i32(0))), B)
 
 
+def called(name: str, *args: Expr) -> IRModule:
+    """A caller of ``name``; there is ``callee(C: float32[n])``."""
+    n = Var("n", "int64")
+    caller = PrimFunc((A,), Evaluate(Call("call_function", (StringImm(name), *args), "int32")))
+    return IRModule({"caller": caller, "callee": PrimFunc((buffer("C", n),), SeqStmt(()), private=True)})
+
+
 X = i32(3)
 VIOLATIONS: dict[str, Callable[[], IRModule]] = {
     "function-name": lambda: IRModule({"not a name": PrimFunc((), SeqStmt(()))}),
@@ -194,6 +201,7 @@ VIOLATIONS: dict[str, Callable[[], IRModule]] = {
     "buffer-shape": lambda: module(SeqStmt(()), buffer("C", -1)),
     "buffer-align": lambda: module(SeqStmt(()), buffer("C", 4, align=48)),
     "allocated-once": allocated_twice,
+    "calls-fit": lambda: called("callee", i32(3)),
     **GRAPH_VIOLATIONS,
 }  # fmt: skip
 
@@ -205,6 +213,25 @@ def test_breaking_a_rule_is_refused_with_the_rules_name(name: str) -> None:
     assert caught.value.details["rule"] == name
     assert f"rule {name}" in str(caught.value)
     assert caught.value.hint
+
+
+ADDRESS = Call("address_of", (load(A, 0),), "handle")
+
+
+@pytest.mark.parametrize(
+    ("name", "args", "said"),
+    [
+        ("nobody", (), "which is no tensor program"),
+        ("caller", (ADDRESS, IntImm(4, "int64")), "which calls functions itself"),
+        ("callee", (ADDRESS,), "1 arguments instead of 2"),
+        ("callee", (i32(0), IntImm(4, "int64")), "gives int32 for 'C'"),
+        ("callee", (ADDRESS, ADDRESS), "gives handle for 'n'"),
+    ],
+)
+def test_calls_fit_what_they_call(name: str, args: tuple[Expr, ...], said: str) -> None:
+    verify(called("callee", ADDRESS, IntImm(4, "int64")))
+    with pytest.raises(VerifyError, match=said):
+        verify(called(name, *args))
 
 
 def test_no_violation_is_listed_for_a_rule_that_is_gone() -> None:

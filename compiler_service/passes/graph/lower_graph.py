@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.callees import Callees
+from compiler_service.passes.graph.lift_constants import CONSTANTS
 from compiler_service.passes.graph.matching import match_call
-from compiler_service.passes.graph.rewrite import AnyBinding
 from compiler_service.passes.graph.values import Memory, NumberValue, Sizes, TensorValue, TupleValue, Value, flat
 from crossfarm.errors import BuildFailed, InvalidModule
 from crossfarm.ir import ops
@@ -39,6 +39,7 @@ from crossfarm.ir.graph.expr import (
     TupleItem,
 )
 from crossfarm.ir.graph.types import TensorType, TupleType, Type
+from crossfarm.ir.graph.visit import AnyBinding, bindings
 from crossfarm.ir.module import AnyFunction, IRModule
 from crossfarm.ir.stmt import AttrValue, Block, BlockRealize
 from crossfarm.ir.visitor import seq, walk
@@ -46,9 +47,9 @@ from crossfarm.ir.visitor import seq, walk
 if TYPE_CHECKING:
     from crossfarm.target import Target
 
-#: Attributes of what a graph function became: how many of its parameters are outputs, which come after the inputs;
-#: where the constants, which come last, are from; names of all parameters for people.
-OUTPUTS, CONSTANTS, NAMES = "crossfarm.outputs", "constants", "crossfarm.names"
+#: Attributes of what a graph function became, beside where its constants are from, which come last: how many of its
+#: parameters are outputs, which come after the inputs; names of all parameters for people.
+OUTPUTS, NAMES = "crossfarm.outputs", "crossfarm.names"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class _Lowering:
         """The PrimFunc."""
         given = self._texts(CONSTANTS)
         params = [self._parameter(p) for p in self.func.params]
-        for binding in visit.bindings(self.func.body):
+        for binding in bindings(self.func.body):
             self.values[binding.var] = self._bound(binding)
         outputs = self._outputs(self._tensors(self._value(self.func.body.result)))
         inputs, prepared = params[: len(params) - len(given)], params[len(params) - len(given) :]

@@ -33,9 +33,8 @@ def calls_fit(call: ProgramCall, callees: Callees) -> str | None:
     if len(call.args) not in (len(takes), len(takes) + 1):  # the last is memory for its temporaries
         return f"a call of {call.function!r} with {len(call.args)} arguments instead of {len(takes)}"
     for param, arg in zip(takes, call.args):
-        if isinstance(param, Buffer) != (arg.dtype == "handle") or (
-            isinstance(arg, Call) and arg.op == "call_function"
-        ):
+        is_address = isinstance(arg, Call) and arg.op == "address_of"
+        if is_address != isinstance(param, Buffer) or (not is_address and arg.dtype == "handle"):
             return f"a call of {call.function!r} gives {arg.dtype} for {param.name!r}"
     return None
 

@@ -60,7 +60,7 @@ class Running:
             placed[index] = constant
         binding = signature.bind(placed)
         memories = []
-        for index, (array, size) in enumerate(zip(placed, binding.nbytes)):
+        for array, size in zip(placed, binding.nbytes):
             memory = self.device.allocate(size)
             content = array if array is not None else np.full(size, 0xA5, np.uint8)
             memory.write(0, memoryview(np.ascontiguousarray(content).reshape(-1).view(np.uint8)))
