@@ -60,30 +60,52 @@ def inspect(
 
 
 def _show_module(invocation: Invocation, module: IRModule, *, script: bool) -> None:
+    from crossfarm.ir.graph import visit
     from crossfarm.ir.serialize import digest
 
     out = invocation.output
     if script:
         out.line(module.script().rstrip("\n"))
         return
+    data = {(c.data.digest, c.data.dtype, c.data.shape): c.data for c in visit.constants(module)}
+    constants = {"count": len(data), "bytes": sum(each.nbytes for each in data.values())}
     parameters = {name: [_parameter(p) for p in function.params] for name, function in module.functions.items()}
     if out.json:
         functions = [
             {"name": name, "private": module.functions[name].private, "parameters": parameters[name]}
             for name in module.functions
         ]
-        out.document({"module": module.name, "sha256": digest(module).hex(), "functions": functions})
+        out.document(
+            {"module": module.name, "sha256": digest(module).hex(), "functions": functions, "constants": constants}
+        )
         return
     out.table(["function", "parameters"], [[name, ", ".join(listed)] for name, listed in parameters.items()])
+    if constants["count"]:
+        out.line(f"{constants['count']} constants, {output.size(constants['bytes'])}")
 
 
 def _parameter(parameter: Any) -> str:
     from crossfarm.ir.buffer import Buffer
+    from crossfarm.ir.graph.expr import GraphVar
     from crossfarm.ir.printer import print_node
 
+    if isinstance(parameter, GraphVar):
+        return f"{parameter.name}: {_type_text(parameter.type)}"
     if isinstance(parameter, Buffer):
         return f"{parameter.name}: {parameter.dtype}[{', '.join(print_node(extent) for extent in parameter.shape)}]"
     return f"{parameter.name}: {parameter.dtype}"
+
+
+def _type_text(kind: Any) -> str:
+    """The type of a value of a graph function, as ``float32[n, 64]``."""
+    from crossfarm.ir.graph import dims
+    from crossfarm.ir.graph.types import TensorType, TupleType
+
+    if isinstance(kind, TensorType):
+        return f"{kind.dtype}[{dims.text(kind.shape)[1:-1]}]"
+    if isinstance(kind, TupleType):
+        return f"({', '.join(map(_type_text, kind.fields))})"
+    return "shape"
 
 
 def _artifact_document(artifact: Artifact) -> dict[str, Any]:

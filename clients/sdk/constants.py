@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -18,7 +19,7 @@ from clients.sdk.session import Session
 from clients.sdk.tensor import Tensor, allocate_frame
 from clients.sdk.uploads import Content, upload_constants
 from crossfarm.artifact import Artifact, Signature
-from crossfarm.artifact.constants import Origin, bytes_of, origin_of, shape_of
+from crossfarm.artifact.constants import Origin, origin_of, shape_of
 from crossfarm.wire.v1.artifact_pb2 import Parameter, Variant
 from crossfarm.wire.v1.session_pb2 import RequestFrame
 
@@ -45,7 +46,7 @@ class SharedConstants:
             contents: by hex digest; looked into where the device does not have a content.
 
         Raises:
-            NotFound: the content of some are neither on the device nor in ``contents``.
+            NotFound: the content of some is neither on the device nor in ``contents``.
             InvalidArtifact, LimitExceeded, Unavailable: as ``upload_constants``.
         """
         found: dict[_Key, Tensor] = {}
@@ -58,8 +59,8 @@ class SharedConstants:
             if known is None or known.freed:
                 known = Tensor(self._session, self._session.number(), shape, dtype)
                 made.append(known)
-                nbytes = bytes_of(parameter)
-                wanted.append(Content(known.number, shape, dtype, nbytes, digest, lambda d=digest: contents[d]))  # type: ignore[misc]
+                read = partial(contents.__getitem__, digest) if digest in contents else None
+                wanted.append(Content(known.number, shape, dtype, known.nbytes, digest, parameter.name, read))
             found[key] = known
         if wanted:
             try:

@@ -18,6 +18,8 @@ from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame
 EAGER_BYTES = 1 << 20
 #: Constants below this size are sent along whether the device has them or not: looking would take as long.
 KEPT_BYTES = 64 << 10
+#: Constants that a message names.
+_NAMED = 5
 #: Broken connections that one upload survives.
 _RESUMES = 5
 
@@ -57,7 +59,8 @@ class Content:
         number: what the device calls the tensor.
         shape, dtype, nbytes: of the tensor.
         digest: hex SHA-256 of its bytes.
-        read: gives its bytes; called where the device does not have them.
+        name: for people.
+        read: gives its bytes, called where the device does not have them; None where nobody here has them either.
     """
 
     number: int
@@ -65,13 +68,14 @@ class Content:
     dtype: str
     nbytes: int
     digest: str
-    read: Callable[[], memoryview]
+    name: str
+    read: Callable[[], memoryview] | None
 
 
 def upload_constant(session: Session, number: int, shape: tuple[int, ...], dtype: str, view: memoryview) -> None:
     """Like ``upload``, but sends nothing where the device knows the content from before."""
     digest = hashlib.sha256(view).hexdigest()
-    upload_constants(session, [Content(number, shape, dtype, len(view), digest, lambda: view)])
+    upload_constants(session, [Content(number, shape, dtype, len(view), digest, "", lambda: view)])
 
 
 def upload_constants(session: Session, contents: Sequence[Content]) -> None:
@@ -81,7 +85,8 @@ def upload_constants(session: Session, contents: Sequence[Content]) -> None:
     Raises:
         LimitExceeded: they do not fit.
         Unavailable: the connection broke again and again.
-        NotFound, InvalidArtifact: what ``read`` raises; then some tensors have no content.
+        NotFound: the content of some is neither on the device nor here.
+        InvalidArtifact: what ``read`` raises; then some tensors have no content.
     """
     asked: list[Future[Reply.Progressed]] = []
     frames: list[Part] = []
@@ -94,6 +99,7 @@ def upload_constants(session: Session, contents: Sequence[Content]) -> None:
     session.send(frames, asked)
     answers = iter(asked)
     known = [c.nbytes >= KEPT_BYTES and next(answers).result().bytes == c.nbytes for c in contents]
+    _check_here([c for c, there in zip(contents, known) if not there and c.read is None])
     sent = [(content, _send(session, content)) for content, there in zip(contents, known) if not there]
     for content, future in sent:
         for broken in range(_RESUMES + 1):
@@ -103,6 +109,17 @@ def upload_constants(session: Session, contents: Sequence[Content]) -> None:
             except errors.Unavailable:
                 if broken == _RESUMES:
                     raise
+
+
+def _check_here(missing: Sequence[Content]) -> None:
+    if missing:
+        named = ", ".join(f"{c.name} ({c.digest[:12]})" for c in missing[:_NAMED])
+        raise errors.NotFound(
+            f"the content of {len(missing)} constants is neither on the device nor here: {named}"
+            + (", …" if len(missing) > _NAMED else ""),
+            hint="open the file that the built artifact was saved to, or add the model's constants: "
+            "artifact.with_constants(…)",
+        )
 
 
 def _send(session: Session, content: Content, *, again: bool = False) -> Future[None]:
@@ -119,6 +136,7 @@ def _send(session: Session, content: Content, *, again: bool = False) -> Future[
 def _content_parts(content: Content, *, first: int = 0) -> Iterator[Part]:
     """The frames that fill the content's tensor; the last one, and no other, is answered."""
     kept = content.nbytes >= KEPT_BYTES
+    assert content.read is not None
     yield from parts(content.number, content.read(), first=first, answered=not kept)
     if kept:
         keep = RequestFrame.Keep(tensor=content.number, sha256=bytes.fromhex(content.digest))

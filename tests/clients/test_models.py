@@ -63,7 +63,7 @@ def test_a_core_alone_says_where_its_constants_are(
     unseen = f"sha256:{W_DIGEST[::-1]}"  # by any device of this farm
     sample.with_origins(core, {("other", "W"): unseen}).save(tmp_path / "core.cfa")
     ran = crossfarm("run", "core.cfa", "-f", "other", "--select", "kind=cpu", "--json", farm=farm)
-    expect_failure(ran, 1, "NotFound", "is not here", "the file that the built artifact was saved to")
+    expect_failure(ran, 1, "NotFound", "nor here: W", "the file that the built artifact was saved to")
 
 
 def test_times_of_kernels_are_shown_with_what_they_are_of_the_model(

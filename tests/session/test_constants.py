@@ -14,7 +14,7 @@ from clients.sdk.device import Device
 from crossfarm.artifact import Artifact
 from tests.session import model as sample
 from tests.session.harness import open_device
-from tests.session.model import CONTENT, EXPECTED, SIZE, W_DIGEST, V, W, X
+from tests.session.model import CONTENT, EXPECTED, SIZE, V_DIGEST, W_DIGEST, V, W, X
 
 
 @pytest.fixture(scope="session")
@@ -109,9 +109,9 @@ def test_the_next_lease_finds_them_there_and_needs_no_content(core: Artifact, mo
 
 def test_missing_content_is_named_with_where_to_get_it(core: Artifact, device: Device) -> None:
     loaded = device.load(core)
-    with pytest.raises(cf.NotFound, match=f"{W_DIGEST[:12]} of artifact 'model' is not here") as failure:
-        loaded["other"]()
-    assert "file" in failure.value.hint
+    with pytest.raises(cf.NotFound, match=rf"2 constants.*: W \({W_DIGEST[:12]}\), V \({V_DIGEST[:12]}\)") as failure:
+        loaded["main"](X)
+    assert "the file" in failure.value.hint
     np.testing.assert_array_equal(device.load(core.with_constants(CONTENT))["other"](), W + 1)
 
 
