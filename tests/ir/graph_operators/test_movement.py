@@ -110,9 +110,9 @@ def joining_cases() -> Iterator[Case]:
         "concat", (x(3, 2), x(2, 2, seed=1), x(3, 2, seed=2)), shapes=((N, 2), (M, 2), (N, 2)), sizes={N: 3, M: 2}
     )
     yield Case("concat", (x(0, 2), x(2, 2, seed=1)), shapes=((N, 2), (2, 2)), sizes={N: 0})
-    yield Case("split", (x(2, 6),), {"indices_or_sections": (1, 3, 2), "axis": 1})
-    yield Case("split", (x(4),), {"indices_or_sections": (4, 0)})
-    yield Case("split", (x(3, 4),), {"indices_or_sections": (2, 2), "axis": -1}, shapes=((N, 4),), sizes={N: 3})
+    yield Case("split", (x(2, 6),), {"sizes": (1, 3, 2), "axis": 1})
+    yield Case("split", (x(4),), {"sizes": (4, 0)})
+    yield Case("split", (x(3, 4),), {"sizes": (2, 2), "axis": -1}, shapes=((N, 4),), sizes={N: 3})
     yield Case("stack", (x(), x(seed=1), x(seed=2)))
     yield Case("stack", (x(0, 2), x(0, 2)), {"axis": -1})
     yield Case("stack", (x(3), x(3, seed=1)), {"axis": -1}, shapes=((N,), (N,)), sizes={N: 3})
@@ -232,7 +232,7 @@ F32 = tensor("float32", 2, 3)
         ("concat", [F32, tensor("float32", 3, 3)], {"axis": 1}, "operator concat: float32(2, 3) and float32(3, 3) differ outside of dimension 1"),  # noqa: E501
         ("concat", [F32, tensor("int32", 2, 3)], {}, "operator concat: tensors must be of one dtype, not float32(2, 3) and int32(2, 3)"),  # noqa: E501
         ("concat", [], {}, "operator concat: there are no tensors to join"),
-        ("split", [F32], {"indices_or_sections": (1, 1), "axis": 1}, "operator split: parts of (1, 1) do not make up dimension 1 of float32(2, 3)"),  # noqa: E501
+        ("split", [F32], {"sizes": (1, 1), "axis": 1}, "operator split: parts of (1, 1) do not make up dimension 1 of float32(2, 3)"),  # noqa: E501
         ("stack", [F32, tensor("float32", 2, 4)], {}, "operator stack: float32(2, 3) and float32(2, 4) differ"),
         ("nn.pad", [F32], {"pad_width": (1, 1)}, "operator nn.pad: float32(2, 3) has 4 ends, but pad_width is (1, 1)"),
         ("nn.pad", [tensor("int8", 2)], {"pad_width": (1, 1), "pad_value": 0.5}, "operator nn.pad: 0.5 is not a value of int8"),  # noqa: E501

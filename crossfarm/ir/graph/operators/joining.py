@@ -71,13 +71,13 @@ def _concat(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) -
 
 
 def _infer_split(inputs: Sequence[TensorType], attrs: Attrs) -> Sequence[TensorType]:
-    (x,), sizes = inputs, attrs["indices_or_sections"]
+    (x,), sizes = inputs, attrs["sizes"]
     axis = dims.axis(attrs["axis"], x.ndim)
     whole = dims.constant(x.shape[axis])
     if whole is None or sum(sizes) != whole or any(s < 0 for s in sizes) or not sizes:
         raise InvalidModule(
             f"parts of {sizes} do not make up dimension {axis} of {described(x)}",
-            hint="indices_or_sections are the sizes of all parts; of a size that is not known take strided_slice",
+            hint="sizes are those of all parts; of a size that is not known take strided_slice",
         )
     return [TensorType((*x.shape[:axis], dims.dim(s), *x.shape[axis + 1 :]), x.dtype) for s in sizes]
 
@@ -95,12 +95,12 @@ def _split(inputs: Sequence[Tensor], attrs: Attrs, out: Sequence[TensorType]) ->
         made: Tensor = te.compute(shape_of(kind), element, name="split")
         return made
 
-    sizes = attrs["indices_or_sections"]
+    sizes = attrs["sizes"]
     return [part(kind, sum(sizes[:k])) for k, kind in enumerate(out)]
 
 
 def _reference_split(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
-    ends = np.cumsum(attrs["indices_or_sections"])[:-1]
+    ends = np.cumsum(attrs["sizes"])[:-1]
     return list(np.split(inputs[0], ends, attrs["axis"]))
 
 
@@ -202,7 +202,7 @@ OPERATORS = (
     Operator("concat", 135, ("tensors*",), named("concat", _infer_concat), _concat,
              lambda inputs, attrs: [np.concatenate(inputs, attrs["axis"])], "injective", (_FIRST,)),
     Operator("split", 136, ("x",), named("split", _infer_split), _split, _reference_split, "injective",
-             (Attribute("indices_or_sections", "ints"), _FIRST)),
+             (Attribute("sizes", "ints"), _FIRST)),
     Operator("stack", 141, ("tensors*",), named("stack", _infer_stack), _stack,
              lambda inputs, attrs: [np.stack(inputs, attrs["axis"])], "injective", (_FIRST,)),
     Operator("nn.pad", 142, ("x",), named("nn.pad", _infer_pad), _pad, _reference_pad, "injective",
