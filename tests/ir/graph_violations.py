@@ -94,7 +94,7 @@ MESSAGES: dict[str, Callable[[], IRModule]] = {
     "one branch gives float32(4), the other a tuple of float32(4), float32(4)": branches,
     "there is no operator 'multipl'; did you mean 'multiply'": lambda: value(OperatorCall("multipl", (X, X))),
     "operator add has no attribute 'axis'": lambda: value(OperatorCall("add", (X, X), {"axis": 1})),
-    "operator add takes tensors of one dtype, not float32 and bool": lambda: value(OperatorCall("add", (X, FLAG))),
+    "tensors must be of one dtype, not float32(4) and bool()": lambda: value(OperatorCall("add", (X, FLAG))),
     "operator add takes (x1, x2), not 1 tensors": lambda: value(OperatorCall("add", (X,))),
     "operator add takes tensors, not a TupleType": lambda: value(OperatorCall("add", (X, TupleExpr((X,))))),
     "a tuple of 2 has no item 2": lambda: value(TupleItem(TupleExpr((X, X)), 2)),

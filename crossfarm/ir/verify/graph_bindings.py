@@ -23,7 +23,7 @@ from crossfarm.ir.verify.graph_scope import GraphScope
 from crossfarm.ir.verify.rule import rule
 
 
-@rule("graph-parameters", Function, hint="a parameter is a GraphVar with a name of its own")
+@rule("graph-parameters", hint="a parameter is a GraphVar with a name of its own")
 def graph_parameters(func: Function, scope: GraphScope) -> str | None:
     """Parameters are variables, each there once, with names that tell them apart."""
     names: set[str] = set()
@@ -36,7 +36,7 @@ def graph_parameters(func: Function, scope: GraphScope) -> str | None:
     return None
 
 
-@rule("graph-body", Function, hint="make functions with crossfarm.ir.graph.builder")
+@rule("graph-body", hint="make functions with crossfarm.ir.graph.builder")
 def graph_body(func: Function, scope: GraphScope) -> str | None:
     """A function's body is a Seq, and its result one of the four types."""
     if not isinstance(func.body, Seq):

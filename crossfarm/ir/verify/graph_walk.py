@@ -24,6 +24,10 @@ def verify_graph_function(mod: IRModule, name: str, func: Function) -> None:
     """All rules on one graph function. Raises VerifyError."""
     make_room()
     check_types(name, [*func.params, func.attrs, func.body, func.result])
+    for rule in ("graph-body", "graph-parameters"):  # what these say cannot be printed
+        problem = RULES[rule].check(func, None)
+        if problem is not None:
+            fail(RULES[rule], problem, name)
     _Walk(GraphScope(name, functions=mod.functions, pure=func.pure)).run(func)
 
 
@@ -39,7 +43,6 @@ class _Walk:
         self.scope = scope
 
     def run(self, func: Function) -> None:
-        apply_rules(func, self.scope)
         for param in func.params:
             self._define_sizes(param.type)
         for param in func.params:
