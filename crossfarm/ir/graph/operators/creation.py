@@ -11,6 +11,7 @@ import numpy as np
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
+from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
 from crossfarm.ir.graph.operators.rows import described, literal, named, shape_of, wide
@@ -87,12 +88,23 @@ def _counted(dtype: str) -> str:
 
 def _arange(i: Sequence[Value], attrs: Attrs, out: TensorType) -> Value:
     held = _counted(out.dtype)
-    return i[0].astype(held) * literal(attrs["step"], held) + literal(attrs["start"], held)
+    return _position(i[0], out.shape[0]).astype(held) * literal(attrs["step"], held) + literal(attrs["start"], held)
 
 
 def _aranged(attrs: Attrs) -> Array:
     numbers = np.arange(_count(attrs), dtype=np.int64 if dt.is_int(attrs["dtype"]) else np.float64)
     return (numbers * attrs["step"] + attrs["start"]).astype(dt.to_numpy(attrs["dtype"]))
+
+
+def _position(i: Value, extent: Expr) -> Value:
+    """An index as a number, of 32 bits where that is enough: not every device has 64."""
+    size = dims.constant(extent)
+    return i.astype("int32") if size is not None and size <= dt.int_range("int32")[1] else i
+
+
+def _iota(i: Sequence[Value], attrs: Attrs, out: TensorType) -> Value:
+    axis = dims.axis(attrs["axis"], out.ndim)
+    return _position(i[axis], out.shape[axis])
 
 
 def _infer_iota(attrs: Attrs) -> TensorType:
@@ -156,7 +168,7 @@ OPERATORS = (
              (Attribute("value", "number"),)),
     _created("arange", 145, _infer_arange, _arange, _aranged, Attribute("start", "number"),
              Attribute("stop", "number"), Attribute("step", "number", 1), _FLOAT),
-    _created("iota", 146, _infer_iota, lambda i, attrs, out: i[dims.axis(attrs["axis"], out.ndim)], _iotas,
+    _created("iota", 146, _infer_iota, _iota, _iotas,
              Attribute("shape", "dims"), Attribute("axis", "int", 0), Attribute("dtype", "dtype", "int64")),
     _created("eye", 147, _infer_eye, _eye,
              lambda attrs: np.eye(attrs["n"], attrs["m"], attrs["k"], dt.to_numpy(attrs["dtype"])),

@@ -323,7 +323,7 @@ def _arg(name: str, number: int, numpy: Callable[..., Any]) -> Operator:
 OPERATORS = (
     _reduction("sum", 100, te.sum, lambda x, a, k: np.sum(x, a, keepdims=k, dtype=x.dtype), identity=lambda _: 0),
     _reduction("mean", 101, te.sum, _means, identity=lambda _: math.nan, finish=_mean,
-               accumulate=lambda dtype: "int64" if dt.is_int(dtype) else wide(dtype)),
+               accumulate=lambda dtype: "int64" if dt.is_int(dtype) and dt.bits(dtype) > 16 else accumulator(dtype)),
     _reduction("prod", 102, te.prod, lambda x, a, k: np.prod(x, a, keepdims=k, dtype=x.dtype), identity=lambda _: 1),
     _reduction("max", 103, te.max, _extremes(np.max, _lowest), identity=_lowest, accumulate=lambda dtype: dtype),
     _reduction("min", 104, te.min, _extremes(np.min, _highest), identity=_highest, accumulate=lambda dtype: dtype),
