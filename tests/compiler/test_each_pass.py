@@ -12,10 +12,10 @@ from compiler_service.passes.compact_parameters import CompactParameters
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.plan_workspace import PlanWorkspace
-from compiler_service.passes.workspace import workspace_plan
 from compiler_service.passes.simplify import Simplify
 from compiler_service.passes.unroll_loops import UnrollLoops
 from compiler_service.passes.vectorize_loops import VectorizeLoops
+from compiler_service.passes.workspace import workspace_plan
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.interpreter import run

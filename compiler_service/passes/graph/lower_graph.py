@@ -21,7 +21,7 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.calls import CALLS, ProgramCall, address_of
 from crossfarm.ir.expr import Call, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
-from crossfarm.ir.graph import dims, visit
+from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.constant import ConstantData
 from crossfarm.ir.graph.expr import (
     CallPacked,
