@@ -9,11 +9,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytest
 
 import crossfarm as cf
 from crossfarm import te
@@ -109,6 +110,23 @@ def check(case: Case, runner: Runner = interpret) -> None:
         assert kept.tobytes() == x.tobytes(), f"{case}: an input was changed"
     for position, (output, want) in enumerate(zip(outputs, wanted)):
         same_values(output, want, f"{case}: result {position}", case.tolerance)
+
+
+def by_operator(cases: Iterable[Case]) -> pytest.MarkDecorator:
+    """Calls the test with all cases of one operator: looking for what a test leaves behind costs more than a case."""
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        groups.setdefault(case.operator, []).append(case)
+    return pytest.mark.parametrize("cases", list(groups.values()), ids=list(groups))
+
+
+def check_all(cases: Iterable[Case], runner: Runner = interpret) -> None:
+    """``check`` of each; what fails says which."""
+    for case in cases:
+        try:
+            check(case, runner)
+        except Exception as failure:
+            raise AssertionError(f"{case}: {type(failure).__name__}: {failure}") from failure
 
 
 def same_values(got: Array, want: Array, what: str, tolerance: tuple[float, float] | None = None) -> None:

@@ -13,7 +13,7 @@ from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims, operators
 from crossfarm.ir.graph.operators import activation, elementwise, logic, unary
 from crossfarm.ir.graph.types import TensorType
-from tests.ir.graph_operators.harness import Array, Case, array, check
+from tests.ir.graph_operators.harness import Array, Case, array, by_operator, check, check_all
 
 FLOATS = ("float32", "float16", "bfloat16", "float64")
 INTS = ("int32", "int64", "int8", "uint8")
@@ -124,9 +124,9 @@ def cases() -> Iterator[Case]:
     yield Case("right_shift", (np.array([-128, 127, -1], np.int8), np.array([3, 3, 7], np.int8)))
 
 
-@pytest.mark.parametrize("case", list(cases()), ids=str)
-def test_operators_are_numpys(case: Case) -> None:
-    check(case)
+@by_operator(cases())
+def test_operators_are_numpys(cases: list[Case]) -> None:
+    check_all(cases)
 
 
 def test_every_row_has_a_case() -> None:

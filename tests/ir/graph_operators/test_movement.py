@@ -17,7 +17,7 @@ from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims, operators
 from crossfarm.ir.graph.operators import creation, joining, sequence, shape
 from crossfarm.ir.graph.types import TensorType
-from tests.ir.graph_operators.harness import Case, array, check
+from tests.ir.graph_operators.harness import Case, array, by_operator, check, check_all
 
 N, M = Var("n", "int64"), Var("m", "int64")
 DTYPES = ("float32", "bool", "int64", "float16", "bfloat16", "uint8")
@@ -183,9 +183,9 @@ def sequence_cases() -> Iterator[Case]:
 CASES = [*shape_cases(), *joining_cases(), *creation_cases(), *sequence_cases()]
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
-def test_operators_are_numpys(case: Case) -> None:
-    check(case)
+@by_operator(CASES)
+def test_operators_are_numpys(cases: list[Case]) -> None:
+    check_all(cases)
 
 
 def test_every_row_has_a_case() -> None:

@@ -13,7 +13,7 @@ from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims, operators
 from crossfarm.ir.graph.operators import reduction
 from crossfarm.ir.graph.types import TensorType
-from tests.ir.graph_operators.harness import Case, array, check
+from tests.ir.graph_operators.harness import Case, array, by_operator, check_all
 
 N, M = Var("n", "int64"), Var("m", "int64")
 FLOATS = ("float32", "float16", "bfloat16", "float64")
@@ -73,9 +73,9 @@ def _tolerance(dtype: str) -> tuple[float, float] | None:
     return {"float32": (2e-5, 1e-4), "float64": (1e-9, 1e-9)}.get(dtype)
 
 
-@pytest.mark.parametrize("case", list(cases()), ids=str)
-def test_reductions_are_numpys(case: Case) -> None:
-    check(case)
+@by_operator(cases())
+def test_reductions_are_numpys(cases: list[Case]) -> None:
+    check_all(cases)
 
 
 def test_every_row_has_a_case() -> None:
