@@ -1,9 +1,13 @@
-"""The meaning of programs as a device: interprets the IRModule that an artifact carries, checking every access."""
+"""The meaning of programs as a device: interprets the IRModule that an artifact carries, checking every access.
+
+A graph function is evaluated as it was written, not as it was compiled. Its larger constants come as arguments of the
+functions that the compiler made of it; they are kept here by digest, and what prepares others of them does nothing.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -64,10 +68,11 @@ class ReferenceDevice:
 class ReferenceProgram:
     def __init__(self, module: IRModule) -> None:
         self._module = module
+        self._contents: dict[str, np.ndarray] = {}  # of constants, as bytes, by digest
 
     def bind(
         self, signature: Signature, arguments: Sequence[CallArgument], binding: Binding, placement: Placement
-    ) -> ReferenceCall:
+    ) -> ReferenceCall | GraphCall:
         views: list[np.ndarray | int | float] = []
         for index, (argument, shape) in enumerate(zip(arguments, binding.shapes)):
             if isinstance(argument, HostMemory):
@@ -77,7 +82,9 @@ class ReferenceProgram:
             else:
                 assert isinstance(argument, (int, float))
                 views.append(argument)
-        return ReferenceCall(self._module, signature.name, views)
+        if signature.name in self._module.prim_funcs:
+            return ReferenceCall(self._module, signature.name, views)
+        return GraphCall(self._module, signature, views, self._contents)
 
     def release(self) -> None:
         """Nothing is held."""
@@ -103,3 +110,43 @@ class ReferenceCall:
     def repeat(self, number: int) -> None:
         for _ in range(number):
             self()
+
+
+class GraphCall(ReferenceCall):
+    """A call of a graph function, or of what prepares constants for one."""
+
+    def __init__(
+        self,
+        module: IRModule,
+        signature: Signature,
+        arguments: list[np.ndarray | int | float],
+        contents: dict[str, np.ndarray],
+    ) -> None:
+        super().__init__(module, signature.name, arguments)
+        self._signature = signature
+        self._contents = contents
+
+    def __call__(self) -> None:
+        from crossfarm.artifact.constants import origin_of
+        from crossfarm.ir.graph.visit import with_contents
+        from crossfarm.ir.interpreter import evaluate
+
+        for index in self._signature.constants:
+            origin = origin_of(self._signature.parameters[index])
+            if origin is not None and origin.digest:
+                self._contents[origin.digest] = np.asarray(self._arguments[index]).reshape(-1).view(np.uint8)
+        if self._name not in self._module.functions:
+            return  # the compiler's: what it prepares is not used here
+        module = with_contents(self._module, self._contents)
+        found = evaluate(module, self._name, [self._arguments[i] for i in self._signature.inputs])
+        for index, value in zip(self._signature.outputs, _flat(found), strict=True):
+            np.copyto(np.asarray(self._arguments[index]), value)
+
+
+def _flat(value: Any) -> Iterator[Any]:
+    """The arrays of a value, tuples opened."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _flat(item)
+    else:
+        yield value

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from crossfarm.ir.expr import IntImm, Var
 from crossfarm.ir.graph import dims, visit
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.expr import Binding, CallTIR, Function, GraphVar, OperatorCall, ShapeExpr
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.serialize import dumps, loads
 from tests.ir.graph_programs import calls, dense, tensor
 
 
@@ -92,6 +95,15 @@ def test_bindings_may_be_dropped_and_inserted() -> None:
     new = Drop().mutate_function(function)
     assert [b.var.name for b in visit.bindings(new.body)] == ["named", "sum"]
     assert visit.uses(new) == {x: 3, new.body.result: 1}
+
+
+def test_contents_are_filled_in_by_digest() -> None:
+    mod = loads(dumps(dense()))
+    large, small = (c.data for c in visit.constants(dense()))
+    assert [c.data.known for c in visit.constants(mod)] == [False, True]
+    assert visit.with_contents(mod, {}).functions == mod.functions
+    filled = visit.with_contents(mod, {large.digest: np.frombuffer(large.view, np.uint8), "other": small.array})
+    np.testing.assert_array_equal(next(visit.constants(filled)).data.array, large.array)
 
 
 def test_blocks_that_became_empty_are_left_out() -> None:

@@ -15,6 +15,7 @@ from typing import Any, TypeVar, cast
 from crossfarm.ir import visitor
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.graph import dims
+from crossfarm.ir.graph.constant import Array, ConstantData
 from crossfarm.ir.graph.expr import (
     Binding,
     BindingBlock,
@@ -373,3 +374,23 @@ def in_blocks(found: Iterable[AnyBinding], result: GraphExpr) -> Seq:
     """A body or branch of one dataflow block."""
     made = tuple(found)
     return Seq((BindingBlock(made),) if made else (), result)
+
+
+def with_contents(mod: IRModule, contents: Mapping[str, Array]) -> IRModule:
+    """The module with the contents of constants that are not here, where ``contents`` has them: bytes by hex digest."""
+    filled = _Filled(contents)
+    functions = {n: filled.mutate_function(f) if isinstance(f, Function) else f for n, f in mod.functions.items()}
+    return mod.with_functions(functions)
+
+
+class _Filled(GraphMutator):
+    def __init__(self, contents: Mapping[str, Array]) -> None:
+        super().__init__()
+        self.contents = contents
+
+    def mutate_Constant(self, node: Constant) -> Constant:
+        data = node.data
+        if data.known or data.digest not in self.contents:
+            return node
+        content = self.contents[data.digest]
+        return replace(node, data=ConstantData(data.dtype, data.shape, digest=data.digest, load=lambda: content))
