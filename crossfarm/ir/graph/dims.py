@@ -8,6 +8,8 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, affine, const_int, fold_int, structural_key
 from crossfarm.ir.expr import Binary, Expr, IntImm
+from crossfarm.ir.printer_expr import ExprPrinter
+from crossfarm.ir.printer_names import Names
 
 #: What may be given as a dimension.
 Dim = int | Expr
@@ -124,9 +126,8 @@ def broadcast(*shapes: Sequence[Dim]) -> tuple[Expr, ...]:
 
 def text(shape: Sequence[Dim]) -> str:
     """For messages: as ``(n, 64)``."""
-    from crossfarm.ir.printer import print_node  # the printer imports graphs; messages alone need it
-
-    return f"({', '.join(str(c) if (c := constant(d)) is not None else print_node(dim(d)) for d in shape)})"
+    printer = ExprPrinter(Names())
+    return f"({', '.join(str(c) if (c := constant(d)) is not None else printer.expr(dim(d)) for d in shape)})"
 
 
 def _normal(value: Expr) -> Expr:

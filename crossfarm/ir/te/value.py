@@ -8,6 +8,8 @@ from typing import NoReturn
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
 from crossfarm.ir.expr import Expr, FloatImm, IntImm, Let, Var
+from crossfarm.ir.printer_expr import ExprPrinter
+from crossfarm.ir.printer_names import Names
 
 __all__ = [
     "Value", "abs", "acos", "acosh", "all", "any", "asin", "asinh", "atan", "atan2", "atanh", "call", "cast", "ceil",
@@ -41,9 +43,7 @@ class Value:
         return Value(ops.cast(self.expr, dtype))
 
     def __repr__(self) -> str:
-        from crossfarm.ir.printer import print_node
-
-        return f"<te value {print_node(self.expr)}: {self.dtype}>"
+        return f"<te value {ExprPrinter(Names()).expr(self.expr)}: {self.dtype}>"
 
     def __bool__(self) -> NoReturn:
         raise InvalidModule(
