@@ -1,8 +1,8 @@
 """From graph functions over tensors to calls of tensor programs.
 
-``LOWER_GRAPH_STEPS`` is the order. After it every graph function has only calls of PrimFuncs (``CallTIR``), items of
-what they give, and ``reshape``, which is no work. A function that had constants takes them as trailing parameters, and
-there may be one more that prepares them (``lift_constants``).
+``LOWER_GRAPH_STEPS`` is the order. ``lift_constants`` makes constants trailing parameters, and of what depends on them
+alone a second function; ``lower_operators`` leaves only calls of PrimFuncs (``CallTIR``), items of what they give, and
+``reshape``, which is no work; ``lower_graph`` makes PrimFuncs of the functions that do nothing else.
 """
 
 from __future__ import annotations

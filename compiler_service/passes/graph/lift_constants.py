@@ -6,13 +6,14 @@ as trailing parameters; the attribute ``constants`` says where the content of ea
 digest of its bytes, or ``main_prepare:N`` for the N-th result of that function. A compiler that never sees a weight
 builds the same code for every set of weights.
 
-Numbers, which are constants of one element whose value is here, stay: programs have them written into them.
+Numbers, which are constants of one element whose value is here, stay: programs have them written into them. Where one
+is a result, it is made by ``full``: it may come from folding, and then nobody else has its content.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from operator import is_
 from typing import TYPE_CHECKING, ClassVar
@@ -23,6 +24,7 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir.graph import dims, operators, visit
 from crossfarm.ir.graph.constant import ConstantData
 from crossfarm.ir.graph.expr import (
+    Binding,
     Constant,
     Function,
     GraphExpr,
@@ -90,13 +92,14 @@ def _lifted(function: Function, prepare: str) -> tuple[Function, Function | None
         main.prepared[var] = (plan.label(var), f"{prepare}:{number}")
     kept = [new for b in plan.kept for new in main.mutate_binding(b)]
     result = main.mutate(function.body.result)
-    if not main.params:
+    kept.extend(main.emitted())
+    if not main.params and len(kept) == len(bindings):
         return function, None
     lifted = replace(
         function,
         body=visit.in_blocks(kept, result),
         params=(*function.params, *main.params),
-        attrs={**function.attrs, CONSTANTS: tuple(main.texts)},
+        attrs={**function.attrs, CONSTANTS: tuple(main.texts)} if main.texts else function.attrs,
     )
     return lifted, _preparing(plan) if plan.needed else None
 
@@ -187,6 +190,16 @@ class _Constants(visit.GraphMutator):
         self.prepared: dict[GraphVar, tuple[str, str]] = {}
         self._names = set(names)
         self._contents: dict[ConstantData, GraphVar] = {}
+        self._emitted: list[AnyBinding] = []
+
+    def emitted(self) -> list[AnyBinding]:
+        """The bindings that have to be there before what was mutated last."""
+        found, self._emitted = self._emitted, []
+        return found
+
+    def mutate_binding(self, binding: AnyBinding) -> Sequence[AnyBinding]:
+        made = super().mutate_binding(binding)
+        return [*self.emitted(), *made]
 
     def mutate_OperatorCall(self, call: OperatorCall) -> GraphExpr:
         """An operator's numbers stay constants."""
@@ -195,8 +208,15 @@ class _Constants(visit.GraphMutator):
 
     def mutate_Constant(self, constant: Constant) -> GraphExpr:
         data = constant.data
-        if data not in self._contents:
-            kind = type_of(constant, {})
+        if data in self._contents:
+            return self._contents[data]
+        kind = type_of(constant, {})
+        if is_immediate(data):
+            value = data.array.reshape(-1)[0].item()
+            self._contents[data] = number = GraphVar(self._unique(constant.note or "number"), kind)
+            attrs = {"shape": data.shape, "value": value, "dtype": data.dtype}
+            self._emitted.append(Binding(number, OperatorCall("full", (), attrs)))
+        else:
             self._contents[data] = self._add(constant.note or "constant", kind, f"sha256:{data.digest}")
         return self._contents[data]
 
@@ -207,12 +227,15 @@ class _Constants(visit.GraphMutator):
         return self.variables.get(var, var)
 
     def _add(self, label: str, kind: Type, text: str) -> GraphVar:
-        name = unique_name(identifier(label), self._names)
-        self._names.add(name)
-        param = GraphVar(name, kind)
+        param = GraphVar(self._unique(label), kind)
         self.params.append(param)
         self.texts.append(text)
         return param
+
+    def _unique(self, label: str) -> str:
+        name = unique_name(identifier(label), self._names)
+        self._names.add(name)
+        return name
 
 
 def _elements(kind: Type) -> int:

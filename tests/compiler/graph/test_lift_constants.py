@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
 from compiler_service.passes.graph.lift_constants import LiftConstants, texts_of
 from crossfarm.errors import InvalidModule
-from crossfarm.ir.graph import dims, visit
+from crossfarm.ir.graph import visit
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.constant import ConstantData
-from crossfarm.ir.graph.expr import Constant, Function, OperatorCall, TupleExpr
-from crossfarm.ir.graph.types import TensorType
+from crossfarm.ir.graph.expr import Constant, Function, TupleExpr
 from crossfarm.ir.module import IRModule
 from crossfarm.target import Target
-
-
-def tensor(*shape: Any, dtype: str = "float32") -> TensorType:
-    return TensorType(dims.dims(shape), dtype)
+from tests.compiler.graph.graphs import Array, assert_same, operators_of, tensor
 
 
 def lifted(function: Function, **others: Function) -> dict[str, Function]:
@@ -27,11 +21,7 @@ def lifted(function: Function, **others: Function) -> dict[str, Function]:
     return module.graph_functions
 
 
-def operators_of(function: Function) -> list[str]:
-    return [b.value.op for b in visit.bindings(function.body) if isinstance(b.value, OperatorCall)]
-
-
-def weights(*shape: int, start: int = 0) -> np.ndarray[Any, np.dtype[Any]]:
+def weights(*shape: int, start: int = 0) -> Array:
     return np.arange(start, start + np.prod(shape), dtype="float32").reshape(shape)
 
 
@@ -50,15 +40,19 @@ def test_weights_become_trailing_parameters_each_content_once() -> None:
     assert not list(visit.constants(main))
 
 
-def test_numbers_stay_and_a_result_that_is_a_constant_is_a_parameter() -> None:
+def test_numbers_stay_and_results_that_are_constants_are_made_or_given() -> None:
     b = Builder()
     x = b.parameter("x", tensor(4))
-    half, whole = b.constant(np.float32(0.5)), b.constant(np.float32(2), "two")
-    main = lifted(b.function([b.op("multiply", x, half), whole, x]))["main"]
+    half, two = b.constant(np.float32(0.5)), b.constant(np.float32(-0.0), "zero")
+    many = b.constant(weights(4), "many")
+    function = b.function([b.op("multiply", x, half), two, many, x])
+    main = lifted(function)["main"]
     assert [c.data for c in visit.constants(main)] == [half.data]
-    assert [p.name for p in main.params] == ["x", "two"]
+    assert [p.name for p in main.params] == ["x", "many"]
+    assert operators_of(main) == ["multiply", "full"]
     assert isinstance(main.body.result, TupleExpr)
-    assert main.body.result.fields[1:] == (main.params[1], main.params[0])
+    assert main.body.result.fields[2:] == (main.params[1], main.params[0])
+    assert_same(IRModule({"main": function}), IRModule({"main": main}), exact=True)
 
 
 def test_what_depends_on_constants_alone_is_computed_by_a_function_of_its_own() -> None:

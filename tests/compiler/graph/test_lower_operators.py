@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from compiler_service.passes.graph.lower_operators import LowerOperators
@@ -12,15 +10,11 @@ from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.expr import Binding, CallTIR, Function
-from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.interpreter import run
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.verify import verify
 from crossfarm.target import Target
-
-
-def tensor(*shape: Any, dtype: str = "float32") -> TensorType:
-    return TensorType(dims.dims(shape), dtype)
+from tests.compiler.graph.graphs import tensor
 
 
 def lowered(function: Function) -> IRModule:
