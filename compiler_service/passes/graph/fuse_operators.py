@@ -13,8 +13,8 @@ reduction     the same
 any map       the same, further maps (pad, concat), and one reduction of the result, with what follows that
 ============  =====================================================================================================
 
-Contractions choose first, then reductions, then maps, each in program order. ``reshape`` and its kin are never in a
-group: alone they are no work, within one their indices are. A transpose is alone, too: schedule rules know it as such.
+Contractions choose first, then the others in program order. ``reshape`` and its kin are never in a group: alone they
+are no work, within one their indices are. A transpose is alone, too: schedule rules know it as such.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class _Groups:
 
     def found(self) -> Iterator[list[Binding]]:
         """The groups of two operators or more, in no particular order; the last of each is what leaves it."""
-        rounds: tuple[tuple[OperatorKind, ...], ...] = (("contraction",), ("reduction",), _MAPS)
+        rounds: tuple[tuple[OperatorKind, ...], ...] = (("contraction",), ("reduction", *_MAPS))
         for kinds in rounds:
             for var in self._bindings:
                 if var not in self._grouped and self._kind(var) in kinds:

@@ -86,8 +86,11 @@ def texts_of(function: Function) -> tuple[str, ...]:
 def _lifted(function: Function, prepare: str) -> tuple[Function, Function | None]:
     """The function without constants, and the one that prepares what it needs of them, if anything."""
     bindings = list(visit.bindings(function.body))
-    plan = _Plan(bindings, function.body.result)
-    main = _Constants(texts_of(function), [v.name for v in visit.defined(function)])
+    texts = texts_of(function)
+    # what takes nothing but constants is such a function itself
+    fixed = fixed_variables(bindings) if len(function.params) > len(texts) else set()
+    plan = _Plan(bindings, function.body.result, fixed)
+    main = _Constants(texts, [v.name for v in visit.defined(function)])
     for number, var in enumerate(plan.needed):
         main.prepared[var] = (plan.label(var), f"{prepare}:{number}")
     kept = [new for b in plan.kept for new in main.mutate_binding(b)]
@@ -125,10 +128,11 @@ class _Plan:
         kept: the bindings that are left.
     """
 
-    def __init__(self, bindings: list[AnyBinding], result: GraphExpr) -> None:
+    def __init__(self, bindings: list[AnyBinding], result: GraphExpr, fixed: set[GraphVar]) -> None:
+        """``fixed``: the variables that depend on constants alone."""
         self.bindings = bindings
         self._values = {b.var: b.value for b in bindings}
-        self._fixed = fixed_variables(bindings)
+        self._fixed = fixed
         own: set[GraphVar] = set()
         while True:
             self.needed = self._frontier(own, result)

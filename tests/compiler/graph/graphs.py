@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from compiler_service.passes.base import Pass
 from compiler_service.passes.graph.lift_constants import texts_of
+from crossfarm.ir.expr import IntImm
 from crossfarm.ir.graph import dims, visit
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.expr import Function, FunctionCall, GraphExpr, OperatorCall
@@ -18,6 +19,7 @@ from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.interpreter.graph import evaluate
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.verify import verify
+from crossfarm.ir.visitor import substitute
 from crossfarm.target import Target
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -39,7 +41,9 @@ def inputs_of(function: Function, sizes: int = 3) -> list[Array]:
     found = []
     for param in function.params:
         assert isinstance(param.type, TensorType)
-        shape = [sizes if (c := dims.constant(d)) is None else c for d in param.type.shape]
+        known: dict[Any, Any] = {size: IntImm(sizes, "int64") for size in visit.sizes(param.type)}
+        shape = dims.constants(dims.dim(substitute(d, known)) for d in param.type.shape)
+        assert shape is not None
         found.append(rng.standard_normal(shape).astype(param.type.dtype))
     return found
 

@@ -107,6 +107,14 @@ def test_every_public_function_has_its_own_and_a_second_time_changes_nothing() -
     assert LiftConstants().apply(once, Target("llvm")) is once
 
 
+def test_a_function_of_constants_alone_is_not_split() -> None:
+    b = Builder()
+    functions = lifted(b.function(b.op("add", b.constant(weights(4), "a"), b.constant(weights(4, start=2), "b"))))
+    assert set(functions) == {"main"}
+    assert operators_of(functions["main"]) == ["add"]
+    assert [p.name for p in functions["main"].params] == ["a", "b"]
+
+
 def test_a_function_that_has_the_name_already_is_told() -> None:
     b = Builder()
     w = b.op("multiply", b.constant(weights(4)), b.constant(weights(4, start=3)))
