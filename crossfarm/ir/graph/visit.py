@@ -317,11 +317,12 @@ class _Substitute(GraphMutator):
         self.sizes = dict(sizes)
 
     def mutate_dim(self, value: Expr) -> Expr:
-        new = self.mutate_scalar(value)
-        return value if new is value else dims.dim(new)
+        return self.mutate_scalar(value)
 
     def mutate_scalar(self, value: Expr) -> Expr:
-        return visitor.substitute(value, self.sizes) if self.sizes else value
+        """In normal form where it changes: what has become a number is one, in attributes too."""
+        new = visitor.substitute(value, self.sizes) if self.sizes else value
+        return dims.dim(new) if new is not value and new.dtype == "int64" else new
 
 
 _Whole = TypeVar("_Whole", bound=GraphExpr | Seq | Function)
