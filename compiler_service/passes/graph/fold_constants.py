@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from compiler_service.passes.graph.rewrite import Rewriter, map_graph_functions
+from compiler_service.passes.graph.rewrite import DIVISIONS, Rewriter, map_graph_functions
 from crossfarm.errors import Error
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.expr import Expr
@@ -57,21 +57,23 @@ class _Folder(Rewriter):
 
     def _folded(self, call: OperatorCall, kind: object) -> ConstantData | None:
         """The content of the call's result; None where it cannot be known, or is not small."""
-        inputs = [self._content(a) for a in call.args]
-        if not isinstance(kind, TensorType) or any(data is None for data in inputs):
+        inputs = [data for a in call.args if (data := self._content(a)) is not None]
+        if not isinstance(kind, TensorType) or len(inputs) < len(call.args):
             return None
         shape = dims.constants(kind.shape)
         if shape is None or np.prod(shape, dtype=object) * dt.itemsize(kind.dtype) > SMALL_BYTES:
             return None
+        if call.op in DIVISIONS and not dt.is_float(kind.dtype) and not inputs[1].array.all():
+            return None  # it fails when the program runs, and says so then
         row = operators.get(call.op)
         attrs = row.complete(call.attrs)
         if any(isinstance(part, Expr) for part in _parts(attrs)):
             return None
         try:
             with np.errstate(all="ignore"):
-                (result,) = row.reference([data.array for data in inputs if data is not None], attrs)
+                (result,) = row.reference([data.array for data in inputs], attrs)
         except (Error, ArithmeticError):
-            return None  # it fails when the program runs, and says so then
+            return None  # so it does when the program runs
         found = ConstantData.of(np.asarray(result))
         assert (found.dtype, found.shape) == (kind.dtype, shape), f"{call.op}: its reference gives another type"
         return found

@@ -53,8 +53,8 @@ class _Casts(visit.GraphMutator):
         return super().mutate_binding(binding)
 
     def mutate_dim(self, value: Expr) -> Expr:
-        new = self.mutate_scalar(value)
-        return value if new is value else dims.dim(new)
+        return self.mutate_scalar(value)
 
     def mutate_scalar(self, value: Expr) -> Expr:
-        return substitute(value, self._sizes) if self._sizes else value
+        new = substitute(value, self._sizes) if self._sizes else value
+        return dims.dim(new) if new is not value and new.dtype == "int64" else new

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.immediate import is_immediate
-from compiler_service.passes.graph.rewrite import AnyBinding, map_graph_functions
+from compiler_service.passes.graph.rewrite import DIVISIONS, AnyBinding, map_graph_functions
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.graph import visit
 from crossfarm.ir.graph.expr import (
@@ -29,9 +29,6 @@ from crossfarm.ir.module import IRModule
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
-
-#: Operators that fail on integers where a divisor is zero.
-_DIVISIONS = ("divide", "floor_divide", "floor_mod", "trunc_mod")
 
 
 @dataclass(frozen=True)
@@ -114,7 +111,7 @@ def _cannot_fail(branch: Seq) -> bool:
         if not isinstance(binding, Binding) or not isinstance(value, OperatorCall | CallTIR | TupleExpr | TupleItem):
             return False
         kind = binding.var.type
-        divides = isinstance(value, OperatorCall) and value.op in _DIVISIONS
+        divides = isinstance(value, OperatorCall) and value.op in DIVISIONS
         if divides and not (isinstance(kind, TensorType) and dt.is_float(kind.dtype)):
             return False
     return True

@@ -24,6 +24,8 @@ from crossfarm.ir.module import AnyFunction, IRModule
 
 #: What a block holds.
 AnyBinding = Binding | MatchCast
+#: Operators that fail on integers where a divisor is zero.
+DIVISIONS = ("divide", "floor_divide", "floor_mod", "trunc_mod")
 
 
 def map_graph_functions(module: IRModule, transform: Callable[[str, Function], Function]) -> IRModule:
