@@ -10,7 +10,7 @@ from itertools import count
 
 from compiler_service import kernel_variant, native_variant
 from compiler_service.kept_sources import KeptSources
-from compiler_service.pipeline import OnStep, pipeline_for, run_pipeline
+from compiler_service.pipeline import OnStep, run_pipeline, steps_for
 from crossfarm.errors import BuildFailed, UnsupportedTarget
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.visitor import make_room
@@ -58,7 +58,7 @@ def build_variant(
         raise UnsupportedTarget(f"target {target}: {reason}")
     target = target.resolved()
     native = target.kind == "llvm"
-    names = [*(p.name for p in pipeline_for(target)), *(native_variant if native else kernel_variant).STEPS]
+    names = [*(p.name for p in steps_for(module, target)), *(native_variant if native else kernel_variant).STEPS]
     steps: list[tuple[str, float]] = []
     kept = KeptSources(module, target, options.schedule) if options.keep_sources else None
 

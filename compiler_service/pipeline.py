@@ -15,6 +15,7 @@ from compiler_service.passes.check_regions import CheckRegions
 from compiler_service.passes.compact_parameters import CompactParameters
 from compiler_service.passes.fetch_next import FetchNext
 from compiler_service.passes.graph import LOWER_GRAPH_STEPS
+from compiler_service.passes.graph.lower_graph import refuse_calls
 from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.insert_barriers import InsertBarriers
@@ -46,7 +47,6 @@ OnStep = Callable[[str, int, int], None]
 def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
     """For devices with thread groups, whatever their kernels are written in; ``vectors`` says what becomes of those."""
     return (
-        *LOWER_GRAPH_STEPS,
         CheckRegions(),
         CompactParameters(),
         ScheduleDefault(),
@@ -66,9 +66,9 @@ def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
     )
 
 
+#: By kind, for modules of tensor programs; graph functions go through ``LOWER_GRAPH_STEPS`` before.
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "llvm": (
-        *LOWER_GRAPH_STEPS,
         RefuseThreadBindings(),
         CheckRegions(),
         CompactParameters(),
@@ -109,6 +109,11 @@ def pipeline_for(target: Target, schedule: str = "") -> tuple[Pass, ...]:
     return tuple(replace(s, schedule=schedule) if schedule and isinstance(s, ScheduleDefault) else s for s in steps)
 
 
+def steps_for(module: IRModule, target: Target, schedule: str = "") -> tuple[Pass, ...]:
+    """What ``module`` goes through: the passes on graph functions where it has any, then those of ``pipeline_for``."""
+    return (*(LOWER_GRAPH_STEPS if module.graph_functions else ()), *pipeline_for(target, schedule))
+
+
 def run_pipeline(
     module: IRModule,
     target: Target,
@@ -125,10 +130,14 @@ def run_pipeline(
         on_step: called with each pass' name before it runs.
         on_pass: called with each pass' name and result.
         schedule: as ScheduleDefault's; ``""`` for its default.
+
+    Raises:
+        InvalidModule: a program that calls another one, as only lowered graph functions do; what a pass refuses.
     """
     debug = frozenset(os.environ.get("CROSSFARM_DEBUG", "").split(","))
     times = []
-    for step in pipeline_for(target, schedule):
+    refuse_calls(module)
+    for step in steps_for(module, target, schedule):
         on_step(step.name)
         started = time.perf_counter()
         module = step.apply(module, target)

@@ -63,7 +63,7 @@ class Running:
         for array, size in zip(placed, binding.nbytes):
             memory = self.device.allocate(size)
             content = array if array is not None else np.full(size, 0xA5, np.uint8)
-            memory.write(0, memoryview(np.ascontiguousarray(content).reshape(-1).view(np.uint8)))
+            memory.write(0, np.ascontiguousarray(content).reshape(-1).view(np.uint8).data)
             memories.append(memory)
         call = self.program.bind(signature, memories, binding, ANYWHERE)
         call()

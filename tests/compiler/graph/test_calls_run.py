@@ -13,7 +13,7 @@ from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
 from crossfarm.ir.module import IRModule
 from device_agent.drivers.base import Device
-from tests.compiler.graph.programs import Calls, tensor
+from tests.compiler.graph.programs import PROGRAMS, Calls, tensor
 from tests.compiler.graph.running import KINDS, Runner, Running, open_device
 
 Array = np.ndarray[Any, Any]
@@ -125,7 +125,7 @@ def test_constants_are_trailing_parameters_that_callers_do_not_give(running: Run
             "main_prepare": prepare.function(prepare.call("double", prepare.constant(weights), out=tensor(64))),
         }
     )
-    module = module.with_functions({**module.functions, "double": prepare.functions["double"]})
+    module = module.with_functions({**module.functions, "double": PROGRAMS["double"]})
     graph = running(module)
     entry = graph.entries["main"]
     assert [p.constant.partition(":")[0] for p in entry.parameters] == ["", "", "main_prepare", "sha256"]

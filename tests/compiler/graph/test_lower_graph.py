@@ -171,10 +171,6 @@ def names(b: Calls) -> IRModule:
     return b.module(b.parameter("x", tensor(4)), attrs={"output_names": ("a", "b")})
 
 
-def calling_program(b: Calls) -> IRModule:
-    return LowerGraph().apply(doubled_twice(), LLVM)
-
-
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -189,12 +185,16 @@ def calling_program(b: Calls) -> IRModule:
         (tuple_parameter, "parameter 'x' of function 'main' is a TupleType"),
         (operator, "still has 'add', which is no call of a tensor program"),
         (names, "2 names for its 1 outputs"),
-        (calling_program, "function 'main' of module 'Module' calls another one"),
     ],
 )
 def test_what_does_not_fit_is_said(make: Callable[[Calls], IRModule], said: str) -> None:
     with pytest.raises(Error, match=said):
         LowerGraph().apply(make(Calls()), LLVM)
+
+
+def test_programs_from_outside_call_nothing() -> None:
+    with pytest.raises(InvalidModule, match="function 'main' of module 'Module' calls another one"):
+        build_variant(LowerGraph().apply(doubled_twice(), LLVM), LLVM, BuildOptions())
 
 
 def test_programs_that_nobody_calls_stay_and_public_ones_keep_their_own_code() -> None:

@@ -71,7 +71,7 @@ def planned(lives: list[Life], own: list[int]) -> tuple[PrimFunc, list[list[tupl
     places = []
     for call, here, need in zip(calls_of(func), touched, own):
         loads = [element_of(a) for a in call.args[: len(here)]] + ([element_of(call.args[-1])] if need else [])
-        where = [Binary("add", starts[load.buffer], load.indices[0]) for load in loads]
+        where: list[Expr] = [Binary("add", starts[load.buffer], load.indices[0]) for load in loads]
         places.append(list(zip([*here, -1], where)))
     return func, places
 
