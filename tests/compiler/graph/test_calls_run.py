@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
 from crossfarm.ir.module import IRModule
 from device_agent.drivers.base import Device
-from tests.compiler.graph.programs import PROGRAMS, Calls, tensor
+from tests.compiler.graph.programs import Calls, tensor
 from tests.compiler.graph.running import KINDS, Runner, Running, open_device
 
 Array = np.ndarray[Any, Any]
@@ -115,24 +116,18 @@ def test_constants_are_trailing_parameters_that_callers_do_not_give(running: Run
     weights = floats(64, seed=1)
     b = Calls()
     x, w = b.parameter("x", tensor(64)), b.constant(weights, "w")
-    prepared = b.parameter("prepared", tensor(64))
-    s = b.call("add", b.call("add", x, w, out=tensor(64)), prepared, out=tensor(64))
-    module = b.module(b.call("add", s, w, out=tensor(64)), attrs={"constants": ("main_prepare:0",)})
-    prepare = Calls()
-    module = module.with_functions(
-        {
-            **module.functions,
-            "main_prepare": prepare.function(prepare.call("double", prepare.constant(weights), out=tensor(64))),
-        }
-    )
-    module = module.with_functions({**module.functions, "double": PROGRAMS["double"]})
-    graph = running(module)
-    entry = graph.entries["main"]
-    assert [p.constant.partition(":")[0] for p in entry.parameters] == ["", "", "main_prepare", "sha256"]
-    assert [p.name for p in entry.parameters] == ["x", "output", "prepared", "w"]
+    twice = b.call("double", w, out=tensor(64))
+    graph = running(b.module(b.call("add", b.call("add", x, w, out=tensor(64)), twice, out=tensor(64))))
     (made,) = graph(name="main_prepare", constants=[weights])
+    content = {"main_prepare:0": made, f"sha256:{sha256(weights.tobytes()).hexdigest()}": weights}
+    entry = graph.entries["main"]
+    texts = [p.constant for p in entry.parameters]
+    assert texts[:2] == ["", ""]
+    assert set(texts[2:]) == set(content)
+    assert [p.name for p in entry.parameters[:2]] == ["x", "output"]
     value = floats(64)
-    np.testing.assert_array_equal(graph(value, constants=[made, weights])[0], value + 4 * weights)
+    found = graph(value, constants=[content[text] for text in texts[2:]])
+    np.testing.assert_array_equal(found[0], value + 3 * weights)
 
 
 @pytest.mark.parametrize("failing", ["quotient", "positive"])
