@@ -70,9 +70,6 @@ def test_times_of_kernels_are_shown_with_what_they_are_of_the_model(
     crossfarm: Crossfarm, farm: Farm, model: Path
 ) -> None:
     job = ("bench", model, "--size", "n=64", "--repeat", 2, "--min-repeat-ms", 0, "--profile")
-    (kernel,) = parsed(crossfarm(*job, "--select", "kind=opencl", "--json", farm=farm))["kernels"]
-    assert kernel["seconds"] > 0
-    assert (kernel["launches"], kernel["origins"]) == (1, ["Mul_0+Add_1 of main"])
     shown = crossfarm(*job, "--select", "kind=opencl", farm=farm).stdout
     assert "100.0%" in shown
     assert "Mul_0+Add_1 of main" in shown
@@ -91,7 +88,7 @@ def test_constants_are_listed_and_inputs_shown_without_them(
     first = document["constants"][0]
     assert (first["digest"], first["bytes"], first["here"]) == (W_DIGEST, W.nbytes, True)
     assert "first_prepare.W: float32[40000]" in first["used_as"]
-    assert document["digest"] == parsed(crossfarm("inspect", "core.cfa", "--json"))["digest"]
+    assert document["digest"] == core.digest
 
 
 def test_constants_come_out_as_files_for_other_programs(crossfarm: Crossfarm, model: Path, tmp_path: Path) -> None:

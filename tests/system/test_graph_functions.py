@@ -1,0 +1,70 @@
+"""A model from its graph function to numbers, on each kind of device: real programs, weights included."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import crossfarm as cf
+from clients.sdk import Farm, connect
+from crossfarm.ir.expr import Var
+from crossfarm.ir.graph import dims
+from crossfarm.ir.graph.builder import Builder
+from crossfarm.ir.graph.types import TensorType
+from crossfarm.ir.module import IRModule
+
+_RNG = np.random.default_rng(0)
+WEIGHTS = _RNG.standard_normal((64, 512), dtype=np.float32)
+SCALE = _RNG.standard_normal((64, 512), dtype=np.float32)
+BIAS = _RNG.standard_normal(512, dtype=np.float32)
+X = _RNG.standard_normal((5, 64), dtype=np.float32)
+EXPECTED = np.maximum(X @ (WEIGHTS * SCALE) + BIAS, 0)
+
+
+def layer() -> IRModule:
+    """``relu(x @ (weights * scale) + bias)`` for any number of rows; the product of constants is made beforehand."""
+    b = Builder()
+    x = b.parameter("x", TensorType((Var("n", "int64"), dims.dim(64)), "float32"))
+    weights = b.op("multiply", b.constant(WEIGHTS), b.constant(SCALE))
+    product = b.op("matmul", x, weights, origin="MatMul_1")
+    result = b.op("nn.relu", b.op("add", product, b.constant(BIAS), origin="Add_2"), origin="Relu_3")
+    return IRModule({"main": b.function(result)})
+
+
+@pytest.fixture(scope="module")
+def farm() -> Iterator[Farm]:
+    with connect("embedded", embedded_devices="cpu,opencl,vulkan") as opened:
+        opened.capabilities()  # its connections are its own, not those of the first test
+        yield opened
+
+
+@pytest.mark.parametrize("kind", ["cpu", "opencl", "vulkan"])
+def test_a_model_gives_its_numbers_with_weights_that_no_compiler_saw(kind: str, farm: Farm, tmp_path: Path) -> None:
+    with farm.acquire(f"kind={kind}") as device:
+        built = farm.build(layer(), device.target)
+        assert all(array.tobytes() not in built.data for array in (WEIGHTS, SCALE, WEIGHTS * SCALE))
+        built.save(tmp_path / "model.cfa")
+        for artifact in (built, cf.Artifact.open(tmp_path / "model.cfa")):
+            main = device.load(artifact)["main"]
+            assert [main.signature.parameters[i].name for i in main.signature.inputs] == ["x"]
+            for rows in (X, X[:2]):
+                np.testing.assert_allclose(main(rows), EXPECTED[: len(rows)], rtol=1e-4, atol=1e-4)
+
+
+def test_a_saved_model_is_built_where_its_weights_are_not(farm: Farm, tmp_path: Path) -> None:
+    layer().save(tmp_path / "model.cfir")
+    with farm.acquire("kind=cpu") as device:
+        artifact = farm.build(tmp_path / "model.cfir", device.target)
+        np.testing.assert_allclose(device.load(artifact)["main"](X), EXPECTED, rtol=1e-4, atol=1e-4)
+
+
+def test_times_of_kernels_come_with_the_nodes_they_are_of(farm: Farm) -> None:
+    with farm.acquire("kind=opencl") as device:
+        loaded = device.load(farm.build(layer(), device.target))
+        measured = loaded["main"].benchmark(X, repeat=1, min_repeat_ms=0)
+    (entry,) = (entry for entry in loaded.variant.entry_points if entry.name == "main")
+    assert {launch.kernel for launch in entry.launch.launches} == set(measured.kernels)
+    assert "MatMul_1" in " ".join(launch.origin for launch in entry.launch.launches)
