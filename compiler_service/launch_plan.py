@@ -112,7 +112,8 @@ class _Planner:
             case Evaluate(value=Call(op="launch_kernel") as call):
                 self._launch(call, loops)
             case Evaluate(value=Call(op="call_function", args=args)) | AttrStmt(body=Evaluate(value=Call(args=args))):
-                self._call(ProgramCall(_text(args[0]), args[1:], str(getattr(node, "value", ""))))
+                origin = str(node.value) if isinstance(node, AttrStmt) else ""
+                self._call(ProgramCall(_text(args[0]), args[1:], origin))
             case _:
                 raise AssertionError(f"split_kernels left a {type(node).__name__} to the host")
 
