@@ -15,6 +15,7 @@ from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.module import IRModule
+from tests.session.harness import open_device
 
 _RNG = np.random.default_rng(0)
 WEIGHTS = _RNG.standard_normal((64, 512), dtype=np.float32)
@@ -65,6 +66,15 @@ def test_times_of_kernels_come_with_the_nodes_they_are_of(farm: Farm) -> None:
     with farm.acquire("kind=opencl") as device:
         loaded = device.load(farm.build(layer(), device.target))
         measured = loaded["main"].benchmark(X, repeat=1, min_repeat_ms=0)
-    (entry,) = (entry for entry in loaded.variant.entry_points if entry.name == "main")
-    assert {launch.kernel for launch in entry.launch.launches} == set(measured.kernels)
-    assert "MatMul_1" in " ".join(launch.origin for launch in entry.launch.launches)
+    launches = {entry.name: entry.launch.launches for entry in loaded.variant.entry_points}
+    assert {launch.kernel for launch in launches["main"]} == set(measured.kernels)
+    assert [launch.origin for launch in launches["main"]] == ["MatMul_1, Add_2, Relu_3"]
+    assert {launch.origin for launch in launches["main_prepare"]} == {""}, "nobody named that product"
+
+
+def test_a_device_that_interprets_programs_says_that_it_takes_no_models(tmp_path: Path, farm: Farm) -> None:
+    artifact = farm.build(layer())
+    refused = pytest.raises(cf.IncompatibleArtifact, match=r"main, main_prepare.*graph functions")
+    with open_device("reference", tmp_path) as device, refused as failure:
+        device.load(artifact)
+    assert "kind=cpu" in failure.value.hint
