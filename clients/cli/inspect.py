@@ -81,7 +81,7 @@ def _show_module(invocation: Invocation, module: IRModule, *, script: bool) -> N
         return
     out.table(["function", "parameters"], [[name, ", ".join(listed)] for name, listed in parameters.items()])
     if constants["count"]:
-        out.line(f"{constants['count']} constants, {output.size(constants['bytes'])}")
+        out.line(f"{_count(constants['count'])}, {output.size(constants['bytes'])}")
 
 
 def _parameter(parameter: Any) -> str:
@@ -193,12 +193,16 @@ def _print_artifact(out: output.Output, artifact: Artifact) -> None:
 def _print_constants(out: output.Output, artifact: Artifact) -> None:
     sizes, here = artifact.constant_sizes, len(artifact.constants)
     where = "in this file" if here else "not in this file"
-    out.line(f"{len(sizes)} constants, {output.size(sum(sizes.values()))}, {where}")
+    out.line(f"{_count(len(sizes))}, {output.size(sum(sizes.values()))}, {where}")
     users = _users(artifact)
     out.table(
         ["constant", "size", "used as"],
         [[digest[:12], output.size(size), ", ".join(users[digest])] for digest, size in sizes.items()],
     )
+
+
+def _count(constants: int) -> str:
+    return f"{constants} constant" + ("" if constants == 1 else "s")
 
 
 def _users(artifact: Artifact) -> dict[str, list[str]]:
