@@ -14,6 +14,7 @@ from crossfarm.ir.graph.types import PrimType, TensorType
 from crossfarm.ir.graph.visit import bindings, expressions
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.printer import print_node
+from crossfarm.ir.verify import verify
 from tests.frontends.helpers import round_trips, same
 
 #: An exported network: weights are parameters, attributes are written out, types stand at every binding.
@@ -199,7 +200,72 @@ class Module:
         return t
 """  # noqa: E501
 
+#: A network of convolutions: TVM writes every attribute, and its batch norm gives running statistics too.
+CONVOLUTIONS = """\
+# from typing import TypeVar
+# from tvm.script import ir as I
+# from tvm.script import relax as R
+
+n = TypeVar("n")
+@I.ir_module
+class Module:
+    @R.function
+    def main(x: R.Tensor((n, 3, 8, 8), dtype="float32"), w: R.Tensor((4, 3, 3, 3), dtype="float32"), gamma: R.Tensor((4,), dtype="float32"), beta: R.Tensor((4,), dtype="float32"), mean: R.Tensor((4,), dtype="float32"), var: R.Tensor((4,), dtype="float32")) -> R.Tuple(R.Tensor((n, 1), dtype="float32"), R.Tensor((n, 4), dtype="float32"), R.Tuple(R.Tensor((n, 2), dtype="float32"), R.Tensor((n, 2), dtype="int32")), R.Tensor((5,), dtype="int64"), R.Tensor(("n * 4",), dtype="float32")):
+        with R.dataflow():
+            lv: R.Tensor((n, 4, 4, 4), dtype="float32") = R.nn.conv2d(x, w, strides=[2, 2], padding=[1, 1, 1, 1], dilation=[1, 1], groups=1, data_layout="NCHW", kernel_layout="OIHW", out_layout="NCHW", out_dtype=None)
+            lv1: R.Tuple(R.Tensor((n, 4, 4, 4), dtype="float32"), R.Tensor((4,), dtype="float32"), R.Tensor((4,), dtype="float32")) = R.nn.batch_norm(lv, gamma, beta, mean, var, axis=1, epsilon=1.0000000000000001e-05, center=True, scale=True, momentum=0.10000000000000001, training=False)
+            lv2: R.Tensor((n, 4, 4, 4), dtype="float32") = lv1[0]
+            slope: R.Tensor((n, 4, 4, 4), dtype="float32") = R.nn.prelu(lv2, gamma, axis=1)
+            lv3: R.Tensor((n, 4, 2, 2), dtype="float32") = R.nn.max_pool2d(slope, pool_size=[2, 2], strides=[2, 2], dilation=[1, 1], padding=[0, 0, 0, 0], ceil_mode=False, count_include_pad=False, layout="NCHW", out_layout="NCHW")
+            lv4: R.Tensor((n, 4, 1, 1), dtype="float32") = R.nn.adaptive_avg_pool2d(lv3, output_size=[1, 1], layout="NCHW", out_layout="NCHW")
+            lv5: R.Tensor((n, 4), dtype="float32") = R.squeeze(lv4, axis=[2, 3])
+            lv6: R.Tensor((n, 4), dtype="float32") = R.nn.layer_norm(lv5, gamma, beta, axes=[-1], epsilon=1.0000000000000001e-05, center=True, scale=True)
+            lv7: R.Tensor((1, n, 4), dtype="float32") = R.expand_dims(lv6, axis=[0])
+            lv8: R.Tensor((n, 4), dtype="bool") = R.greater(lv6, R.const(0.0, "float32"))
+            lv9: R.Tensor((n, 4), dtype="float32") = R.where(lv8, lv6, lv6)
+            lv10: R.Tensor((n, 1), dtype="float32") = R.mean(lv9, axis=[1], keepdims=True)
+            lv12: R.Tensor((n, 4), dtype="float32") = R.cumsum(lv9, axis=1, dtype=None, exclusive=False)
+            lv14: R.Tuple(R.Tensor((n, 2), dtype="float32"), R.Tensor((n, 2), dtype="int32")) = R.topk(lv12, k=2, axis=1, ret_type="both", largest=True, dtype="int32")
+            lv15: R.Tensor((5,), dtype="int64") = R.arange(0, 10, 2, dtype="int64")
+            lv17: R.Tuple(R.Tensor((n, 2), dtype="float32"), R.Tensor((n, 2), dtype="float32")) = R.split(lv9, indices_or_sections=2, axis=1)
+            lv18: R.Tensor((n, 2), dtype="float32") = lv17[1]
+            lv19: R.Tensor((n, 4), dtype="float32") = R.concat((lv18, lv18), axis=-1)
+            lv20: R.Tensor((4, n), dtype="float32") = R.permute_dims(lv19, axes=[1, 0])
+            lv21: R.Tensor((n, 4), dtype="float32") = R.permute_dims(lv20, axes=None)
+            lv22: R.Tensor((n, 4), dtype="float32") = R.full(R.shape([n, 4]), R.const(0.5, "float32"), dtype="float32")
+            lv23: R.Tensor((n, 4), dtype="float32") = R.zeros(R.shape([n, 4]), dtype="float32")
+            lv24: R.Tensor((n, 4), dtype="float32") = R.add(R.add(lv21, lv22), lv23)
+            lv25: R.Tensor((n, 2), dtype="float32") = R.strided_slice(lv24, (1,), (0,), (4,), (2,), assume_inbound=False)
+            lv26: R.Tensor((n, 4), dtype="float32") = R.nn.pad(lv25, pad_width=[0, 0, 1, 1], pad_value=0.0, pad_mode="constant")
+            lv27: R.Tensor((n, 4), dtype="float32") = R.nn.softmax(lv26, axis=-1)
+            lv28: R.Tensor((2, 4), dtype="float32") = R.take(lv27, R.const([1, 2], "int64"), axis=0, mode="fast")
+            lv16: R.Tensor((n * 4,), dtype="float32") = R.reshape(lv27, R.shape([n * 4]))
+            gv: R.Tuple(R.Tensor((n, 1), dtype="float32"), R.Tensor((n, 4), dtype="float32"), R.Tuple(R.Tensor((n, 2), dtype="float32"), R.Tensor((n, 2), dtype="int32")), R.Tensor((5,), dtype="int64"), R.Tensor((n * 4,), dtype="float32")) = lv10, lv12, lv14, lv15, lv16
+            R.output(gv)
+        return gv
+"""  # noqa: E501
+#: The same attributes as TVM 0.18 and before printed them.
+OLDER_CONVOLUTIONS = CONVOLUTIONS
+for _newer, _older in {
+    'n = TypeVar("n")\n': "",
+    "((n, 3, 8, 8)": '(("n", 3, 8, 8)',
+    '-> R.Tuple(R.Tensor((n, 1), dtype="float32"), R.Tensor((n, 4), dtype="float32"), R.Tuple(R.Tensor((n, 2), '
+    'dtype="float32"), R.Tensor((n, 2), dtype="int32"))': '-> R.Tuple(R.Tensor(("n", 1), dtype="float32"), '
+    'R.Tensor(("n", 4), dtype="float32"), R.Tuple(R.Tensor(("n", 2), dtype="float32"), R.Tensor(("n", 2), '
+    'dtype="int32"))',
+    "        with R.dataflow():": "        n = T.int64()\n        with R.dataflow():",
+    "out_dtype=None": 'out_dtype="void"',
+    "dtype=None, exclusive=False": 'dtype="void", exclusive=0',
+    "R.arange(0, 10, 2": "R.arange(R.prim_value(0), R.prim_value(10), R.prim_value(2)",
+    "(1,), (0,), (4,), (2,)": "(R.prim_value(1),), (R.prim_value(0),), (R.prim_value(4),), (R.prim_value(2),)",
+    ", training=False": "",
+    'R.take(lv27, R.const([1, 2], "int64"), axis=0, mode="fast")': 'R.take(lv27, R.const([1, 2], "int64"), axis=0)',
+}.items():
+    assert _newer in OLDER_CONVOLUTIONS
+    OLDER_CONVOLUTIONS = OLDER_CONVOLUTIONS.replace(_newer, _older)
+
 PAIRS = {
+    "convolutions": (CONVOLUTIONS, OLDER_CONVOLUTIONS),
     "network": (NETWORK, OLDER_NETWORK),
     "lowered": (LOWERED, OLDER_LOWERED),
     "control": (CONTROL, OLDER_CONTROL),
@@ -210,6 +276,7 @@ PAIRS = {
 def test_the_newest_text_and_the_older_one_are_one_module(name: str) -> None:
     newest, older = map(parse, PAIRS[name])
     same(newest, older)
+    verify(newest)
     round_trips(newest)
     round_trips(older)
 
@@ -348,3 +415,56 @@ def test_a_value_of_a_dataflow_block_ends_with_it_unless_it_is_its_output() -> N
     with pytest.raises(ScriptError, match="undefined name 'b'") as caught:
         function(body.format("a"))
     assert "R.output names it" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("R.split(x, 2, axis=1)", "R.split(x, sizes=(4, 4), axis=1)"),
+        ("R.split(x, 3, 1)", "R.split(x, sizes=(3, 3, 2), axis=1)"),
+        ("R.split(x, [2, 6], axis=-1)", "R.split(x, sizes=(2, 4, 2), axis=-1)"),
+        ("R.split(x, indices_or_sections=[1])", "R.split(x, sizes=(1, 3))"),
+        ("R.nn.relu6(x)", "R.clip(x, min=0, max=6)"),
+        ("R.zeros(R.shape([2]), 'int8')", "R.full(shape=(2,), value=0, dtype='int8')"),
+        ("R.ones((2, 3), dtype='bool')", "R.full(shape=(2, 3), value=1, dtype='bool')"),
+        ("R.zeros_like(x)", "R.full_like(x, value=0)"),
+        ("R.full((2,), R.const(3, 'int64'))", "R.full(shape=(2,), value=3, dtype='int64')"),
+        ("R.full((2,), fill_value=R.const(3, 'int64'), dtype=None)", "R.full(shape=(2,), value=3, dtype='int64')"),
+        ("R.arange(start=0, end=4, dtype='int64')", "R.arange(0, 4, 1, dtype='int64')"),
+        ("R.one_hot(R.const([1]), R.prim_value(2), R.prim_value(1), 5)",
+         "R.one_hot(R.const([1]), depth=5, on_value=2, off_value=1)"),
+        ("R.reshape(x, R.shape([32]))", "R.reshape(x, shape=32)"),
+        ("R.nn.prelu(x, R.const([1.0, 2.0, 3.0, 4.0]), axis=0)",
+         "R.nn.prelu(x, R.reshape(R.const([1.0, 2.0, 3.0, 4.0]), shape=(4, 1)))"),
+    ],
+)  # fmt: skip
+def test_what_tvm_spells_differently_means_the_same(theirs: str, ours: str) -> None:
+    same(function(f"return {theirs}"), function(f"return {ours}"))
+    round_trips(function(f"return {theirs}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "construct"),
+    [
+        ("R.nn.conv2d(y, y, data_layout='NHWC')", "R.nn.conv2d data_layout"),
+        ("R.nn.conv2d(y, y, kernel_layout='IOHW')", "R.nn.conv2d kernel_layout"),
+        ("R.nn.max_pool2d(y, [2, 2], count_include_pad=True)", "R.nn.max_pool2d count_include_pad"),
+        ("R.nn.batch_norm(y, x, x, x, x, axis=1, training=True)", "R.nn.batch_norm training"),
+        ("R.nn.layer_norm(y, x, x, axes=[-1], center=False)", "R.nn.layer_norm center"),
+        ("R.nn.adaptive_avg_pool2d(y, output_size=[2, 2])", "R.nn.adaptive_avg_pool2d"),
+        ("R.take(x, R.const([1]), axis=0, mode='wrap')", "R.take mode"),
+        ("R.topk(x, k=1, ret_type='values')", "R.topk ret_type"),
+    ],
+)
+def test_what_would_mean_another_thing_is_refused(text: str, construct: str) -> None:
+    with pytest.raises(ScriptError) as caught:
+        function(f"return {text}", 'x: R.Tensor((4,), "float32"), y: R.Tensor((1, 4, 8, 8), "float32")')
+    assert caught.value.construct == construct
+
+
+def test_a_shape_that_is_a_value_is_a_shape_for_operators() -> None:
+    module = function(
+        "n = T.int64()\ns = R.shape([n, 2, 4])\nreturn R.reshape(x, s)", 'x: R.Tensor(("n", 8), dtype="float32")'
+    )
+    assert print_node(module.graph_functions["main"].result) == 'R.Tensor((n, 2, 4), dtype="float32")'
+    round_trips(module)

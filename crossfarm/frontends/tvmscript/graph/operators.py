@@ -9,6 +9,7 @@ from typing import Any
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript.attributes import attribute_value
 from crossfarm.frontends.tvmscript.context import spelled
+from crossfarm.frontends.tvmscript.graph import tvm
 from crossfarm.frontends.tvmscript.graph.context import GraphContext
 from crossfarm.frontends.tvmscript.graph.types import size
 from crossfarm.frontends.tvmscript.source import nearest
@@ -18,26 +19,8 @@ from crossfarm.ir.graph.operator import Attribute, Operator
 from crossfarm.ir.graph.operators import OPERATORS
 from crossfarm.ir.graph.types import ShapeType, TupleType
 
-_LAYOUTS = ("NCW", "NCHW", "NCDHW")
-#: What TVM writes beside our attributes, with the values that say what is so here anyway.
-_NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "data_layout": _LAYOUTS,
-    "layout": _LAYOUTS,
-    "out_layout": (*_LAYOUTS, "", None),
-    "out_dtype": ("", "void", None),
-    "center": (True,),
-    "scale": (True,),
-    "assume_inbound": (True, False),
-    "mode": ("fast", "clip"),
-}
-#: Names of a first input that TVM and we do not share.
-_FIRST = ("x", "data", "x1", "tensors")
-#: The layout of weights is a convolution's own, and a transposed one's.
-_KERNELS = ("OIW", "OIHW", "OIDHW")
-_TRANSPOSED_KERNELS = ("IOW", "IOHW", "IODHW")
 
-
-def parse_operator(ctx: GraphContext, call: ast.Call, name: str, others: Iterable[str]) -> OperatorCall:
+def parse_operator(ctx: GraphContext, call: ast.Call, name: str, others: Iterable[str]) -> GraphExpr:
     """``R.<name>(...)``: inputs, then attributes, by position or keyword.
 
     Args:
@@ -46,77 +29,91 @@ def parse_operator(ctx: GraphContext, call: ast.Call, name: str, others: Iterabl
     Raises:
         ScriptError: no such operator, or arguments that it does not take.
     """
-    row = OPERATORS.get(name)
+    rewrite = tvm.REWRITES.get(name)
+    row = OPERATORS.get(name if rewrite is None else rewrite.op)
     if row is None:
         raise ctx.source.error(
             call, f"unknown operator R.{name}", construct=f"R.{name}",
-            hint=nearest(name, [*OPERATORS, *others], "R.") or "see docs/operators.md for those there are",
+            hint=nearest(name, [*OPERATORS, *tvm.REWRITES, *others], "R.") or "see docs/operators.md for all there are",
         )  # fmt: skip
-    bound = _bind(ctx, call, row)
+    what = f"R.{name}"
+    bound, extra = _bind(ctx, call, row, what, rewrite)
     origin = bound.pop("origin", None)
     inputs = _inputs(ctx, call, row, bound)
-    attrs = {a.name: _attribute(ctx, a, bound[a.name], name) for a in row.attributes if a.name in bound}
+    attrs = {}
+    for attribute in row.attributes:
+        node = bound.get(attribute.name)
+        if node is not None and not (args.is_none(node) and not attribute.kind.startswith("optional ")):
+            attrs[attribute.name] = _attribute(ctx, attribute, node, what)
+    if "indices_or_sections" in bound:
+        given = _plain(ctx, bound["indices_or_sections"], f"{what} indices_or_sections")
+        attrs["sizes"] = tvm.part_sizes(ctx, call, inputs[0], given, attrs.get("axis", 0))
+    if name == "full" and "dtype" not in attrs:
+        attrs.update(_dtype_of_constant(ctx, bound["value"]))
     with ctx.placed(call):
         row.check_inputs(len(inputs))
         explicit = row.explicit(attrs)
-    return OperatorCall(name, inputs, explicit, args.string(ctx, origin, "origin") if origin is not None else "")
+    text = args.string(ctx, origin, "origin") if origin is not None else ""
+    return tvm.as_tvm_has_it(ctx, call, OperatorCall(row.name, inputs, explicit, text), extra)
 
 
 def _input_name(text: str) -> str:
     return text.rstrip("?*")
 
 
-def _bind(ctx: GraphContext, call: ast.Call, row: Operator) -> dict[str, ast.expr]:
-    """Name of an input or attribute → its argument; what says nothing here is dropped."""
-    what = f"R.{row.name}"
+def _bind(
+    ctx: GraphContext, call: ast.Call, row: Operator, what: str, rewrite: tvm.Rewrite | None
+) -> tuple[dict[str, ast.expr], dict[str, ast.expr]]:
+    """Name of an input or attribute → its argument, and the same for what only TVM has."""
     names = [*map(_input_name, row.inputs), *(a.name for a in row.attributes)]
+    order = tvm.positions(row, names)
     bound: dict[str, ast.expr] = {}
+    extra: dict[str, ast.expr] = {}
+    if rewrite is not None:
+        order = (*(n for n in order if n not in rewrite.attrs), *rewrite.given)
+        bound = {k: ast.copy_location(ast.parse(v, mode="eval").body, call) for k, v in rewrite.attrs.items()}
     position = 0
     for arg in call.args:
         if isinstance(arg, ast.Starred):
             raise ctx.source.error(arg, f"{what} does not take *arguments", construct="starred argument")
         if position < len(row.inputs) and row.inputs[position].endswith("?") and _is_plain(arg):
             position = len(row.inputs)  # what is no tensor is the first attribute: optional inputs are left out
-        if position >= len(names):
+        if position >= len(order):
             raise ctx.source.error(
-                arg, f"{what} takes at most {len(names)} arguments: {', '.join(names)}", construct=what
+                arg, f"{what} takes at most {len(order)} arguments: {', '.join(order)}", construct=what
             )
-        bound[names[position]] = arg
+        bound[order[position]] = arg
         position += 1
     for keyword in call.keywords:
-        name = keyword.arg
-        if name is None:
+        if keyword.arg is None:
             raise ctx.source.error(
                 keyword.value, f"{what} does not take **arguments", construct="double-starred argument"
             )
-        if name not in names and name in _FIRST and names and names[0] in _FIRST:
-            name = names[0]
+        name = tvm.our_name(row, keyword.arg, names)
         if name in bound:
             raise ctx.source.error(keyword.value, f"{what} got {name!r} twice", construct=what)
-        if name in (*names, "origin"):
+        if name in (*names, *order, "origin"):
             bound[name] = keyword.value
         else:
-            _check_neutral(ctx, row, name, keyword.value, names)
-    return bound
+            tvm.check_neutral(ctx, row, name, keyword.value, names)
+            extra[name] = keyword.value
+    for name, known in rewrite.given.items() if rewrite is not None else ():
+        node = bound.pop(name, None)
+        if node is None or ast.unparse(node) not in known:
+            raise ctx.source.error(
+                node or call, f"{what} is known with {name}={known[0]} only", construct=what,
+                hint="see docs/operators.md for those there are",
+            )  # fmt: skip
+    return bound, extra
 
 
-def _check_neutral(ctx: GraphContext, row: Operator, name: str, node: ast.expr, names: list[str]) -> None:
-    """Raises ScriptError for a keyword that is neither ours nor one of TVM's that says what is so anyway."""
-    known = _NEUTRAL.get(name)
-    if name == "kernel_layout":
-        known = _TRANSPOSED_KERNELS if row.name.endswith("transpose") else _KERNELS
-    what = f"R.{row.name}"
-    if known is None:
-        raise ctx.source.error(
-            node, f"{what} has no argument {name!r}", construct=what,
-            hint=nearest(name, names) or f"it takes: {', '.join(names) or 'none'}",
-        )  # fmt: skip
-    value = node.value if isinstance(node, ast.Constant) else spelled(ctx, node)
-    if value not in known:
-        raise ctx.source.error(
-            node, f"{what} with {name}={spelled(ctx, node)} is not supported", construct=f"{what} {name}",
-            hint=f"it may be {', '.join(map(repr, known))}",
-        )  # fmt: skip
+def _dtype_of_constant(ctx: GraphContext, node: ast.expr) -> dict[str, str]:
+    """The dtype that ``R.const(0.5, "float16")`` says."""
+    if isinstance(node, ast.Call) and ctx.resolve(node.func) == "relax.const":
+        bound = args.bind_arguments(ctx, node, "R.const", ("value", "dtype"), 1)
+        if not args.is_none(bound.get("dtype")):
+            return {"dtype": args.dtype(ctx, bound["dtype"], "R.const")}
+    return {}
 
 
 def _is_plain(node: ast.expr) -> bool:
@@ -164,7 +161,7 @@ def _inputs(ctx: GraphContext, call: ast.Call, row: Operator, bound: dict[str, a
 
 def _attribute(ctx: GraphContext, attribute: Attribute, node: ast.expr, operator: str) -> Any:
     """What an attribute holds, single numbers as lists of one where it is a list."""
-    what = f"R.{operator} {attribute.name}"
+    what = f"{operator} {attribute.name}"
     if args.is_none(node):
         return None
     kind = attribute.kind.removeprefix("optional ")
