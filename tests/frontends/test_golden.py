@@ -32,4 +32,4 @@ def test_a_program_prints_as_its_golden_says(name: str, update_golden: bool) -> 
 
 
 def test_there_are_goldens() -> None:
-    assert {"matmul", "lowered", "symbolic"} <= set(NAMES)
+    assert {"matmul", "lowered", "symbolic", "graph"} <= set(NAMES)
