@@ -1,0 +1,146 @@
+"""What cannot be read is refused with what it is, where, and what to do."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from crossfarm.errors import InvalidModule
+from crossfarm.frontends.onnx import load_onnx
+from tests.frontends.onnx.models import F32, I64, graph, model, run, tensor
+
+
+def refused(made: onnx.ModelProto, text: str, **options: object) -> InvalidModule:
+    with pytest.raises(InvalidModule, match=text) as caught:
+        load_onnx(made, **options)  # type: ignore[arg-type]
+    return caught.value
+
+
+def relu(**options: object) -> onnx.ModelProto:
+    return model([helper.make_node("Relu", ["x"], ["y"])], [tensor("x", F32, ["n"])], [tensor("y", F32, ["n"])])
+
+
+def test_operators_that_are_missing_are_listed_together() -> None:
+    inner = graph([helper.make_node("Det", ["x"], ["d"])], [], [tensor("d", F32, None)])
+    nodes = [
+        helper.make_node("Mystery", ["x"], ["a"], name="first", domain="com.example"),
+        helper.make_node("Mystery", ["a"], ["b"], domain="com.example"),
+        helper.make_node("If", ["flag"], ["c"], name="choice", then_branch=inner, else_branch=inner),
+        helper.make_node("Add", ["b", "c"], ["y"]),
+    ]
+    made = model(
+        nodes, [tensor("x", F32, [2, 2]), tensor("flag", TensorProto.BOOL, [])], [tensor("y", F32, [2, 2])],
+        domains=["com.example"],
+    )  # fmt: skip
+    error = refused(made, r"Det in 'choice/Det_0'.*; com\.example\.Mystery in 'first', 'Mystery_1'")
+    assert error.details["operators"] == "Det,com.example.Mystery"
+
+
+def test_an_opset_from_the_future() -> None:
+    newest = onnx.defs.onnx_opset_version()
+    made = relu()
+    made.opset_import[0].version = newest + 1
+    refused(made, f"uses version {newest + 1} of the ai.onnx operators; this onnx package knows {newest}")
+
+
+def test_an_opset_from_the_past() -> None:
+    made = relu()
+    made.opset_import[0].version = 6
+    refused(made, "uses version 6 of the ai.onnx operators; 7 is the oldest read")
+
+
+def test_a_shape_that_is_known_only_when_the_model_runs() -> None:
+    made = model(
+        [helper.make_node("Reshape", ["x", "s"], ["y"], name="r")],
+        [tensor("x", F32, [4]), tensor("s", I64, [2])], [tensor("y", F32, [2, 2])],
+    )  # fmt: skip
+    error = refused(made, r"node 'r' \(Reshape\): its shape must be known .*: it depends on the values of s")
+    assert error.details["inputs"] == "s"
+    (found,) = run(made, np.arange(4, dtype=np.float32), values={"s": np.array([2, 2])})
+    assert found.shape == (2, 2)
+
+
+def test_operands_that_do_not_fit_name_their_node() -> None:
+    made = model(
+        [helper.make_node("Add", ["x", "z"], ["y"], name="sum")],
+        [tensor("x", F32, [2, 3]), tensor("z", F32, [4])], [tensor("y", F32, None)],
+    )  # fmt: skip
+    refused(made, r"node 'sum' \(Add\): operator add: shapes \(2, 3\) and \(4\) do not fit")
+
+
+def test_elements_that_crossfarm_does_not_have() -> None:
+    made = model(
+        [helper.make_node("Identity", ["x"], ["y"])], [tensor("x", TensorProto.STRING, [2])],
+        [tensor("y", TensorProto.STRING, [2])],
+    )  # fmt: skip
+    refused(made, "input 'x' has elements of type STRING")
+
+
+def test_inputs_without_a_shape() -> None:
+    made = relu()
+    made.graph.input[0].type.tensor_type.ClearField("shape")
+    refused(made, "input 'x' has no shape")
+    assert len(load_onnx(made, shapes={"x": (2, "n")}).graph_functions["main"].params) == 1
+
+
+@pytest.mark.parametrize(
+    ("shapes", "text"),
+    [
+        ({"z": (1,)}, "has no input 'z'; its inputs are x"),
+        ({"x": (1, 2)}, "input 'x' has 1 dimensions, and shapes gives it 2"),
+    ],
+)
+def test_shapes_that_do_not_agree(shapes: dict[str, tuple[int, ...]], text: str) -> None:
+    refused(relu(), text, shapes=shapes)
+
+
+def test_fixed_sizes_cannot_be_changed() -> None:
+    made = model([helper.make_node("Relu", ["x"], ["y"])], [tensor("x", F32, [3])], [tensor("y", F32, [3])])
+    refused(made, "input 'x' is 3 long at dimension 0, and shapes says 4", shapes={"x": (4,)})
+
+
+def test_branches_of_different_shapes() -> None:
+    one = graph([helper.make_node("Identity", ["x"], ["a"])], [], [tensor("a", F32, [2])])
+    two = graph([helper.make_node("Concat", ["x", "x"], ["a"], axis=0)], [], [tensor("a", F32, [4])])
+    made = model(
+        [helper.make_node("If", ["c"], ["y"], then_branch=one, else_branch=two)],
+        [tensor("x", F32, [2]), tensor("c", TensorProto.BOOL, [])], [tensor("y", F32, None)],
+    )  # fmt: skip
+    refused(made, r"output 0 is float32\(2\) in one branch and float32\(4\) in the other")
+
+
+def test_a_loop_of_unknown_length() -> None:
+    body = graph(
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Add", ["v", "v"], ["w"])],
+        [tensor("i", I64, []), tensor("c", TensorProto.BOOL, []), tensor("v", F32, [2])],
+        [tensor("d", TensorProto.BOOL, []), tensor("w", F32, [2])],
+    )
+    made = model(
+        [helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)],
+        [tensor("n", I64, []), tensor("x", F32, [2])], [tensor("y", F32, [2])],
+    )  # fmt: skip
+    refused(made, "its trip count must be known when the model is read")
+    refused(made, "loops are unrolled", values={"n": np.array(10**6)})
+
+
+def test_a_recurrent_network_of_symbolic_length() -> None:
+    made = model(
+        [helper.make_node("RNN", ["x", "w", "r"], ["y"], hidden_size=2)],
+        [tensor("x", F32, ["n", 1, 3]), tensor("w", F32, [1, 2, 3]), tensor("r", F32, [1, 2, 2])],
+        [tensor("y", F32, None)],
+    )
+    refused(made, "its sequence must have a known length of at most 512, not n")
+
+
+def test_sparse_weights() -> None:
+    made = relu()
+    made.graph.sparse_initializer.add().values.name = "sparse"
+    refused(made, "initializer 'sparse' is sparse")
+
+
+def test_an_output_that_no_node_makes() -> None:
+    made = relu()
+    made.graph.output[0].name = "other"
+    refused(made, "no node makes output 'other'")

@@ -1,0 +1,150 @@
+"""Whole models: what their shapes become, and that they compute what ONNX's reference evaluator does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from crossfarm.frontends.onnx import load_onnx
+from crossfarm.ir.expr import Var
+from crossfarm.ir.graph import dims
+from crossfarm.ir.graph.types import TensorType
+from tests.frontends.onnx.models import F32, HIDDEN, I64, call, model, operators, run, tensor, transformer
+
+LIGHT = sorted((Path(onnx.__file__).parent / "backend" / "test" / "data" / "light").glob("light_*.onnx"))
+
+
+@pytest.mark.parametrize("path", LIGHT, ids=lambda path: path.stem)
+def test_light_models_are_read(path: Path) -> None:
+    main = load_onnx(path).graph_functions["main"]
+    assert len(main.params) == 1
+    assert isinstance(main.result, TensorType)
+    assert dims.constants(main.result.shape)[:2] == (1, 1000)  # type: ignore[index]
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-5), (np.float16, 2e-2)])
+def test_a_transformer_of_any_batch_and_length(dtype: Any, tolerance: float) -> None:
+    made = transformer(dtype)
+    module = load_onnx(made)
+    x, mask = module.graph_functions["main"].params
+    assert isinstance(x.type, TensorType)
+    assert isinstance(mask.type, TensorType)
+    batch, sequence = x.type.shape[:2]
+    assert isinstance(batch, Var)
+    assert (batch.name, mask.type.shape[0], mask.type.shape[3]) == ("batch", batch, sequence)
+    assert dims.same_shape(module.graph_functions["main"].result.shape, x.type.shape)  # type: ignore[union-attr]
+    assert "shape_to_tensor" not in operators(module)  # all arithmetic of shapes was done here
+    evaluator = ReferenceEvaluator(made)
+    random = np.random.default_rng(5)
+    for shape in ((1, 7), (3, 2), (2, 1)):
+        values = random.standard_normal((*shape, HIDDEN)).astype(dtype)
+        seen = random.random((shape[0], 1, 1, shape[1])) < 0.8
+        (found,) = call(module, values, seen)
+        (expected,) = evaluator.run(None, {"x": values, "mask": seen})
+        np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), tolerance, tolerance)
+
+
+def test_symbolic_sizes_may_be_fixed() -> None:
+    main = load_onnx(transformer(), shapes={"x": (2, "length", HIDDEN), "mask": (2, 1, 1, "length")})["main"]
+    x = main.params[0].type
+    assert isinstance(x, TensorType)
+    assert dims.constant(x.shape[0]) == 2
+    assert isinstance(x.shape[1], Var)
+    assert x.shape[1].name == "length"
+
+
+def test_sizes_without_names_are_sizes_of_their_own() -> None:
+    made = model(
+        [helper.make_node("Concat", ["a", "b"], ["c"], axis=0)],
+        [tensor("a", F32, [None, 3]), tensor("b", F32, [None, 3])],
+        [tensor("c", F32, [None, 3])],
+    )
+    a, b = np.ones((2, 3), np.float32), np.zeros((5, 3), np.float32)
+    (found,) = run(made, a, b)
+    np.testing.assert_array_equal(found, np.concatenate([a, b]))
+
+
+def test_names_that_are_no_identifiers_are_kept_beside() -> None:
+    made = model(
+        [helper.make_node("Relu", ["input.1"], ["out:0"])],
+        [tensor("input.1", F32, ["N/2"])],
+        [tensor("out:0", F32, None)],
+    )
+    main = load_onnx(made).graph_functions["main"]
+    assert main.params[0].name == "input_1"
+    assert main.attrs["input_names"] == ("input.1",)
+    assert main.attrs["output_names"] == ("out:0",)
+
+
+def test_operators_tell_which_node_they_are_of() -> None:
+    main = load_onnx(transformer()).graph_functions["main"]
+    origins = {getattr(b.value, "origin", "") for block in main.body.blocks for b in block.bindings}
+    assert {"/n", "/q0", "/weights"} <= origins
+
+
+def test_nodes_that_no_output_needs_are_not_read() -> None:
+    made = model(
+        [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Mystery", ["x"], ["z"], domain="somewhere")],
+        [tensor("x", F32, [2])], [tensor("y", F32, [2])], domains=["somewhere"],
+    )  # fmt: skip
+    assert operators(load_onnx(made)) == ["nn.relu"]
+
+
+def test_functions_of_the_model_are_inlined_with_their_attributes() -> None:
+    body = [
+        helper.make_node("Constant", [], ["factor"]),
+        helper.make_node("Mul", ["a", "factor"], ["b"]),
+    ]
+    body[0].attribute.add(name="value_float", ref_attr_name="by", type=onnx.AttributeProto.FLOAT)
+    scaled = helper.make_function("mine", "Scaled", ["a"], ["b"], body, [helper.make_opsetid("", 20)], ["by"])
+    made = model(
+        [helper.make_node("Scaled", ["x"], ["y"], domain="mine", by=3.0)],
+        [tensor("x", F32, [2])], [tensor("y", F32, [2])], functions=[scaled], domains=["mine"],
+    )  # fmt: skip
+    np.testing.assert_array_equal(run(made, np.array([1, 2], np.float32))[0], [3, 6])
+
+
+def test_sizes_are_worked_out_through_floats_and_choices() -> None:
+    """``Where(Equal(shape, -1), 1, shape)`` before Expand, and half a size through floats, as exporters write them."""
+    weights = {"none": np.array([-1]), "ones": np.array([1]), "two": np.array([2.0], np.float32), "zero": np.array([0])}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Equal", ["s", "none"], ["free"]),
+        helper.make_node("Where", ["free", "ones", "s"], ["target"]),
+        helper.make_node("Expand", ["y", "target"], ["wide"]),
+        helper.make_node("Cast", ["s"], ["f"], to=F32),
+        helper.make_node("Mul", ["f", "two"], ["f2"]),
+        helper.make_node("Div", ["f2", "two"], ["f1"]),
+        helper.make_node("Floor", ["f1"], ["whole"]),
+        helper.make_node("Cast", ["whole"], ["end"], to=I64),
+        helper.make_node("Slice", ["wide", "zero", "end", "zero"], ["z"]),
+    ]
+    made = model(nodes, [tensor("x", F32, ["n"]), tensor("y", F32, [1])], [tensor("z", F32, ["n"])], weights)
+    module = load_onnx(made)
+    assert operators(module) == ["broadcast_to"]
+    (found,) = call(module, np.zeros(4, np.float32), np.array([7], np.float32))
+    np.testing.assert_array_equal(found, np.full(4, 7))
+
+
+def test_sizes_that_the_function_returns_are_tensors() -> None:
+    made = model(
+        [helper.make_node("Shape", ["x"], ["s"])], [tensor("x", F32, ["n", 3])], [tensor("s", I64, [2])]
+    )  # fmt: skip
+    np.testing.assert_array_equal(run(made, np.zeros((5, 3), np.float32))[0], [5, 3])
+
+
+def test_a_large_range_of_a_symbolic_size() -> None:
+    weights = {"i0": np.array(0), "i1": np.array(1)}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Gather", ["s", "i0"], ["n"]),
+        helper.make_node("Range", ["i0", "n", "i1"], ["r"]),
+    ]
+    made = model(nodes, [tensor("x", TensorProto.BOOL, ["n"])], [tensor("r", I64, ["n"])], weights)
+    np.testing.assert_array_equal(run(made, np.zeros(6, bool))[0], np.arange(6))
