@@ -17,6 +17,7 @@ from crossfarm.ir.graph import dims, operators
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.expr import Constant, GraphExpr, GraphVar, Seq, TupleExpr
 from crossfarm.ir.graph.types import TensorType, TupleType
+from crossfarm.ir.visitor import walk
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -41,6 +42,8 @@ class Emitter:
         row = operators.get(name)
         row.check_inputs(len(args))
         complete = row.complete(attrs)
+        if row.kind == "broadcast" or name == "matmul":
+            args = self._fitted(args, name, complete)
         sources = frozenset[str]().union(*(a.sources for a in args))
         if args and all(a.small for a in args):
             types = row.infer([a.type for a in args], complete)
@@ -68,6 +71,28 @@ class Emitter:
         if known is None:
             return None
         return [_as(k, t.dtype) if symbolic.is_numeric(k) else k for k, t in zip(known, types)]
+
+    def _fitted(self, args: Sequence[Tensor], name: str, attrs: dict[str, Any]) -> list[Tensor]:
+        """Operands whose sizes must be equal, and are not seen to be, as what they then are: checked when it runs.
+
+        A model has ``past + new`` where it also has ``total``; that they are one number is all that it says by adding
+        tensors of these lengths. A size that is not known is never taken for 1.
+        """
+        shapes = [list(a.shape) for a in args]
+        for group in _equal_places(shapes, name, attrs):
+            known = [(i, place) for i, place in group if shapes[i][place] != 1]
+            sizes = [shapes[i][place] for i, place in known]
+            if len(sizes) < 2 or all(dims.same(size, sizes[0]) for size in sizes[1:]):
+                continue
+            target = min(sizes, key=_weight)
+            for i, place in known:
+                if dims.constant(shapes[i][place]) is None:
+                    shapes[i][place] = target
+        return [a if dims.same_shape(a.shape, shape) else self._cast(a, shape) for a, shape in zip(args, shapes)]
+
+    def _cast(self, value: Tensor, shape: Sequence[dims.Dim]) -> Tensor:
+        kind = TensorType(dims.dims(shape), value.dtype)
+        return tensor_of(self.builder.match_cast(self.expr(value), kind), value.sources)
 
     def constant(self, content: Any, dtype: str | None = None) -> Tensor:
         """A known tensor of numbers, or of sizes where ``content`` is an array of objects."""
@@ -122,6 +147,27 @@ def tensor_of(var: GraphVar, sources: frozenset[str] = frozenset()) -> Tensor:
     if not isinstance(var.type, TensorType):
         raise InvalidModule(f"{var.name} is no tensor")
     return Tensor(var.type, None, var, sources)
+
+
+def _equal_places(
+    shapes: Sequence[Sequence[dims.Dim]], name: str, attrs: dict[str, Any]
+) -> Iterator[list[tuple[int, int]]]:
+    """Groups of (operand, dimension) that are stretched to one size, or summed over together."""
+    last = 0
+    if name == "matmul":
+        if any(len(shape) < 2 for shape in shapes):
+            return
+        yield [(0, len(shapes[0]) - 1 - attrs["transpose_a"]), (1, len(shapes[1]) - 2 + attrs["transpose_b"])]
+        last = 2
+    for back in range(1 + last, 1 + max(len(shape) for shape in shapes)):
+        yield [(i, len(shape) - back) for i, shape in enumerate(shapes) if len(shape) >= back]
+
+
+def _weight(size: dims.Dim) -> tuple[int, int]:
+    """Numbers before sizes, sizes before what is computed of them."""
+    if dims.constant(size) is not None:
+        return 0, 0
+    return 1, sum(1 for _ in walk(dims.dim(size)))
 
 
 def _as(values: Array, dtype: str) -> Array:

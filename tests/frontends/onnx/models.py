@@ -18,7 +18,7 @@ I64 = TensorProto.INT64
 HIDDEN, HEADS = 16, 4
 
 
-def tensor(name: str, element: int, shape: Sequence[int | str | None]) -> Any:
+def tensor(name: str, element: int, shape: Sequence[int | str | None] | None) -> Any:
     """An input or output."""
     return helper.make_tensor_value_info(name, element, shape)
 

@@ -11,6 +11,7 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
+from crossfarm.errors import ProgramError
 from crossfarm.frontends.onnx import load_onnx
 from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
@@ -47,11 +48,13 @@ def test_a_transformer_of_any_batch_and_length(dtype: Any, tolerance: float) -> 
         seen = random.random((shape[0], 1, 1, shape[1])) < 0.8
         (found,) = call(module, values, seen)
         (expected,) = evaluator.run(None, {"x": values, "mask": seen})
-        np.testing.assert_allclose(found.astype(np.float32), expected.astype(np.float32), tolerance, tolerance)
+        np.testing.assert_allclose(found.astype(np.float32), np.asarray(expected, np.float32), tolerance, tolerance)
 
 
 def test_symbolic_sizes_may_be_fixed() -> None:
-    main = load_onnx(transformer(), shapes={"x": (2, "length", HIDDEN), "mask": (2, 1, 1, "length")})["main"]
+    main = load_onnx(transformer(), shapes={"x": (2, "length", HIDDEN), "mask": (2, 1, 1, "length")}).graph_functions[
+        "main"
+    ]
     x = main.params[0].type
     assert isinstance(x, TensorType)
     assert dims.constant(x.shape[0]) == 2
@@ -148,3 +151,47 @@ def test_a_large_range_of_a_symbolic_size() -> None:
     ]
     made = model(nodes, [tensor("x", TensorProto.BOOL, ["n"])], [tensor("r", I64, ["n"])], weights)
     np.testing.assert_array_equal(run(made, np.zeros(6, bool))[0], np.arange(6))
+
+
+def test_sizes_that_a_model_takes_for_equal_are_checked_when_it_runs() -> None:
+    """Attention over what came before and what is new, with a mask whose length the model names ``total``."""
+    nodes = [
+        helper.make_node("Concat", ["past", "new"], ["keys"], axis=0),
+        helper.make_node("Add", ["keys", "mask"], ["y"]),
+    ]
+    made = model(
+        nodes, [tensor("past", F32, ["p", 2]), tensor("new", F32, ["n", 2]), tensor("mask", F32, ["total", 1])],
+        [tensor("y", F32, ["total", 2])],
+    )  # fmt: skip
+    module = load_onnx(made)
+    past, new, mask = np.ones((3, 2), np.float32), np.zeros((1, 2), np.float32), np.ones((4, 1), np.float32)
+    np.testing.assert_array_equal(call(module, past, new, mask)[0], np.concatenate([past, new]) + mask)
+    with pytest.raises(ProgramError, match="match_cast"):
+        call(module, past, new, mask[:3])
+
+
+def test_a_window_of_a_table_is_held_to_its_length() -> None:
+    """The causal mask of models that keep it as a weight: ``mask[:n, :n]``."""
+    weights = {"mask": np.tril(np.ones((5, 5), bool)), "low": np.array(-1, np.float32)}
+    weights |= {"i0": np.array([0]), "i1": np.array([1])}
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"]),
+        helper.make_node("Slice", ["s", "i0", "i1", "i0"], ["n"]),
+        helper.make_node("Slice", ["mask", "i0", "n", "i0"], ["rows"]),
+        helper.make_node("Slice", ["rows", "i0", "n", "i1"], ["part"]),
+        helper.make_node("Where", ["part", "x", "low"], ["y"]),
+    ]
+    module = load_onnx(model(nodes, [tensor("x", F32, ["n", "n"])], [tensor("y", F32, ["n", "n"])], weights))
+    x = np.ones((3, 3), np.float32)
+    np.testing.assert_array_equal(call(module, x)[0], np.where(np.tril(x) > 0, x, -1))
+    with pytest.raises(ProgramError, match="match_cast"):
+        call(module, np.ones((6, 6), np.float32))
+
+
+def test_images_of_any_size_are_made_twice_as_large() -> None:
+    weights = {"scales": np.array([1, 1, 2, 2], np.float32)}
+    node = helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="linear")
+    made = model([node], [tensor("x", F32, [1, 1, "h", "w"])], [tensor("y", F32, [1, 1, "2h", "2w"])], weights)
+    x = np.arange(6, dtype=np.float32).reshape(1, 1, 2, 3)
+    (expected,) = ReferenceEvaluator(made).run(None, {"x": x})
+    np.testing.assert_allclose(run(made, x)[0], np.asarray(expected, np.float32), 1e-5)

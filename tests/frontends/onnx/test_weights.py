@@ -29,11 +29,11 @@ def product() -> onnx.ModelProto:
     )  # fmt: skip
 
 
-def external(folder: Path, location: str = "weights.bin", **entries: int) -> Path:
+def external(folder: Path, location: str = "weights.bin", offset: int = 128, length: int = WEIGHT.nbytes) -> Path:
     made = product()
     weight = made.graph.initializer[0]
     (folder / "weights.bin").write_bytes(b"\0" * 128 + weight.raw_data)
-    external_data_helper.set_external_data(weight, location, **({"offset": 128, "length": WEIGHT.nbytes} | entries))
+    external_data_helper.set_external_data(weight, location, offset, length)
     weight.ClearField("raw_data")
     path = folder / "model.onnx"
     path.write_bytes(made.SerializeToString())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from functools import reduce
 
 import numpy as np
 
-from crossfarm.frontends.onnx import symbolic
 from crossfarm.frontends.onnx.converters.contraction import constants
 from crossfarm.frontends.onnx.converters.resampling import Taps, taps
 from crossfarm.frontends.onnx.node import Node
@@ -22,29 +22,25 @@ from crossfarm.ir.graph import dims
 def _upsample(node: Node) -> Tensor:
     value = node.tensor(0)
     given = node.attr("scales")
-    scales = list(given) if node.version < 9 else [float(v) for v in node.numbers(node.tensor(1), "its scales")]
-    for axis, scale in enumerate(scales):
-        if float(scale) == 1.0:
-            continue
-        extent = value.shape[axis]
-        number = dims.constant(extent)
-        if node.attr("mode", "nearest") == "nearest" and float(scale).is_integer():
-            value = node.op("repeat", value, repeats=int(scale), axis=axis)
-        elif number is None:
-            _needs_a_number(node, extent)
-        else:
-            found = taps(
-                number, math.floor(number * scale), scale, str(node.attr("mode", "nearest")), "asymmetric", "floor"
-            )
-            value = _resampled(node, value, axis, found)
-    return value
+    scales = [float(v) for v in (given if node.version < 9 else node.numbers(node.tensor(1), "its scales"))]
+    sizes = [_scaled(extent, scale) for extent, scale in zip(value.shape, scales)]
+    return node.op(
+        "image.resize", value, size=tuple(sizes), scales=tuple(scales), method=_METHODS[node.attr("mode", "nearest")],
+        coordinate_transformation_mode="asymmetric", nearest_mode="floor",
+    )  # fmt: skip
 
 
-def _needs_a_number(node: Node, extent: dims.Dim) -> None:
-    node.fail(
-        f"it resizes the symbolic size {dims.text([extent])[1:-1]} by more than repeating elements",
-        hint="fix that size with shapes=",
-    )
+#: ONNX's modes, those of its oldest resizing among them.
+_METHODS = {"nearest": "nearest", "linear": "linear", "bilinear": "linear", "cubic": "cubic"}
+
+
+def _scaled(extent: dims.Dim, scale: float) -> dims.Dim:
+    """``floor(extent * scale)``; scales are float32, and 1/3 means a third."""
+    number = dims.constant(extent)
+    if number is not None:
+        return math.floor(number * scale)
+    factor = Fraction(scale).limit_denominator(1 << 12)
+    return dims.floordiv(dims.mul(extent, factor.numerator), factor.denominator)
 
 
 @converter("Resize")
@@ -52,85 +48,77 @@ def _resize(node: Node) -> Tensor:
     value = node.tensor(0)
     region, scaling, sizing = (1, 2, 3) if node.version >= 11 else (9, 1, 9)
     axes = dims.axes(node.attr("axes"), value.ndim)
-    sizes = node.optional(sizing)
-    scales = node.optional(scaling)
-    lengths: Sequence[dims.Dim | None] = [None] * len(axes)
-    factors: Sequence[float | None] = [None] * len(axes)
-    if sizes is not None and sizes.static_size:
-        lengths = node.sizes(sizes, "its sizes")
-    elif scales is not None:
-        factors = [float(v) for v in node.numbers(scales, "its scales").reshape(-1)]
-    else:
-        node.fail("it has neither scales nor sizes")
+    wanted, given = node.optional(sizing), node.optional(scaling)
+    sizes, scales = list(value.shape), [1.0] * value.ndim
     policy = node.attr("keep_aspect_ratio_policy", "stretch")
-    if policy != "stretch" and lengths[0] is not None:
-        factors, lengths = _of_aspect(node, value, axes, lengths, policy)
+    by_scale = wanted is None or not wanted.static_size
+    if by_scale and given is None:
+        node.fail("it has neither scales nor sizes")
+    if by_scale and given is not None:
+        for axis, scale in zip(axes, node.numbers(given, "its scales").reshape(-1)):
+            sizes[axis], scales[axis] = _scaled(value.shape[axis], float(scale)), float(scale)
+    elif wanted is not None:
+        for axis, size in zip(axes, node.sizes(wanted, "its sizes")):
+            sizes[axis] = size
+        if policy != "stretch":
+            _keep_aspect(node, value, axes, sizes, scales, policy)
+            by_scale = True
+    old = node.version < 11
+    transformation = str(node.attr("coordinate_transformation_mode", "asymmetric" if old else "half_pixel"))
+    rounding = "floor" if old else str(node.attr("nearest_mode", "round_prefer_floor"))
+    method = str(node.attr("mode", "nearest"))
+    crop = None
     rois = node.optional(region)
-    roi = None
-    transformation = node.attr("coordinate_transformation_mode", "half_pixel" if node.version >= 11 else "asymmetric")
     if transformation == "tf_crop_and_resize" and rois is not None:
-        corners = node.numbers(rois, "its roi").reshape(-1)
-        roi = [(float(corners[i]), float(corners[i + len(axes)])) for i in range(len(axes))]
-    outside: list[tuple[int, np.ndarray]] = []
-    for i, axis in enumerate(axes):
-        extent, length, factor = value.shape[axis], lengths[i], factors[i]
-        kept = factor == 1.0 if length is None else dims.same(length, extent)
-        if kept and (roi is None or roi[i] == (0.0, 1.0)):
-            continue
-        mode = str(node.attr("mode", "nearest"))
-        number = dims.constant(extent)
-        target = None if length is None else dims.constant(length)
-        if number is None or (length is not None and target is None):
-            times = _repeats(extent, length, factor)
-            if times is None or not _repeating(node, mode, transformation):
-                _needs_a_number(node, extent)
-            value = node.op("repeat", value, repeats=times, axis=axis)
-            continue
-        assert number is not None
-        count = math.floor(number * (factor or 1.0)) if target is None else target
-        scale = factor if factor is not None else count / number
-        found = taps(
-            number, count, scale, mode, str(transformation), str(node.attr("nearest_mode", "round_prefer_floor"))
-            if node.version >= 11 else "floor",
-            cubic=float(node.attr("cubic_coeff_a", -0.75)), exclude=bool(node.attr("exclude_outside", 0)),
-            antialias=bool(node.attr("antialias", 0)), roi=None if roi is None else roi[i],
-        )  # fmt: skip
-        value = _resampled(node, value, axis, found)
-        if transformation == "tf_crop_and_resize" and found.outside.any():
-            outside.append((axis, found.outside))
-    for axis, places in outside:
-        shape = [1] * value.ndim
-        shape[axis] = len(places)
-        fill = node.like(float(node.attr("extrapolation_value", 0.0)), value)
-        value = node.op("where", node.const(places.reshape(shape)), fill, value)
-    return value
+        corners = [float(v) for v in node.numbers(rois, "its roi").reshape(-1)]
+        crop = [(0.0, 1.0)] * value.ndim
+        for i, axis in enumerate(axes):
+            crop[axis] = corners[i], corners[i + len(axes)]
+    # the operator stretches corners over the whole elements that a scale makes, ONNX over the fraction beside them too
+    cut = by_scale and transformation == "align_corners" and dims.constants(value.shape) is not None
+    if node.attr("antialias", 0) or transformation == "tf_half_pixel_for_nn" or cut:
+        return _by_taps(node, value, sizes, scales if by_scale else None, method, transformation, rounding)
+    first = next((i for i, d in enumerate(sizes) if crop or not dims.same(d, value.shape[i])), value.ndim)
+    if first == value.ndim:
+        return value
+    return node.op(
+        "image.resize", value, size=tuple(sizes[first:]), scales=tuple(scales[first:]) if by_scale else (),
+        roi=() if crop is None else tuple(ends[i] for i in range(2) for ends in crop[first:]), method=method,
+        coordinate_transformation_mode=transformation, nearest_mode=rounding,
+        cubic_coeff_a=float(node.attr("cubic_coeff_a", -0.75)), exclude_outside=bool(node.attr("exclude_outside", 0)),
+        extrapolation_value=float(node.attr("extrapolation_value", 0.0)),
+    )  # fmt: skip
 
 
-def _of_aspect(
-    node: Node, value: Tensor, axes: Sequence[int], lengths: Sequence[dims.Dim | None], policy: str
-) -> tuple[list[float | None], list[dims.Dim | None]]:
+def _keep_aspect(
+    node: Node, value: Tensor, axes: Sequence[int], sizes: list[dims.Dim], scales: list[float], policy: str
+) -> None:
+    """One scale for all axes, the one that makes nothing larger, or nothing smaller, than was asked for."""
     extents = constants(node, [value.shape[a] for a in axes], "the resized axes")
-    wanted = constants(node, [v for v in lengths if v is not None], "its sizes")
+    wanted = constants(node, [sizes[a] for a in axes], "its sizes")
     ratios = [w / e for w, e in zip(wanted, extents)]
     scale = min(ratios) if policy == "not_larger" else max(ratios)
-    return [scale] * len(axes), [math.floor(scale * e + 0.5) for e in extents]
+    for axis, extent in zip(axes, extents):
+        sizes[axis], scales[axis] = math.floor(scale * extent + 0.5), scale
 
 
-def _repeats(extent: dims.Dim, length: dims.Dim | None, factor: float | None) -> int | None:
-    """How many times each element is repeated, where it is a whole number."""
-    if length is not None:
-        found = symbolic.quotient(length, extent)
-        return None if found is None else dims.constant(found)
-    return int(factor) if factor is not None and factor.is_integer() else None
-
-
-def _repeating(node: Node, mode: str, transformation: str) -> bool:
-    """True where enlarging by a whole number repeats elements."""
-    rounding = node.attr("nearest_mode", "round_prefer_floor") if node.version >= 11 else "floor"
-    return mode == "nearest" and (
-        (transformation == "asymmetric" and rounding == "floor")
-        or (transformation.startswith("half_pixel") and rounding.startswith("round"))
-    )
+def _by_taps(
+    node: Node, value: Tensor, sizes: Sequence[dims.Dim], scales: Sequence[float] | None, method: str,
+    transformation: str, rounding: str,
+) -> Tensor:  # fmt: skip
+    """One axis after the other, each as sums of its elements."""
+    extents = constants(node, value.shape, "the shape of what is resized with antialias")
+    lengths = constants(node, sizes, "its sizes")
+    for axis, (extent, length) in enumerate(zip(extents, lengths)):
+        if extent == length:
+            continue
+        found = taps(
+            extent, length, length / extent if scales is None else scales[axis], method, transformation, rounding,
+            cubic=float(node.attr("cubic_coeff_a", -0.75)), exclude=bool(node.attr("exclude_outside", 0)),
+            antialias=bool(node.attr("antialias", 0)),
+        )  # fmt: skip
+        value = _resampled(node, value, axis, found)
+    return value
 
 
 def _resampled(node: Node, value: Tensor, axis: int, found: Taps) -> Tensor:

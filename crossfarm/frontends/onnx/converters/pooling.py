@@ -93,7 +93,7 @@ def _lp_pool(node: Node) -> Tensor:
     value = node.tensor(0)
     kernel = tuple(node.attr("kernel_shape"))
     return node.op(
-        "nn.lp_pool", value, pool_size=kernel, p=int(node.attr("p", 2)),
+        f"nn.lp_pool{len(kernel)}d", value, pool_size=kernel, p=int(node.attr("p", 2)),
         ceil_mode=bool(node.attr("ceil_mode", 0)), **window(node, value, kernel),
     )  # fmt: skip
 

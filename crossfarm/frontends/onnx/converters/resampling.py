@@ -18,17 +18,15 @@ class Taps:
     Attributes:
         places: (taps, new length) indices into the old axis.
         weights: of the same shape, None where each new element is one old one.
-        outside: which new elements lie outside the old axis.
     """
 
     places: Array
     weights: Array | None
-    outside: Array
 
 
 def taps(
     extent: int, length: int, scale: float, mode: str, transformation: str, rounding: str, *, cubic: float = -0.75,
-    exclude: bool = False, antialias: bool = False, roi: tuple[float, float] | None = None,
+    exclude: bool = False, antialias: bool = False,
 ) -> Taps:  # fmt: skip
     """The taps of an axis of ``extent`` elements that becomes one of ``length``.
 
@@ -39,10 +37,9 @@ def taps(
         exclude: weights outside the axis are 0, and the others make up for it.
         antialias: when it shrinks, each new element takes in all old ones that it covers.
     """
-    at = _coordinates(np.arange(length, dtype=np.float64), extent, length, scale, transformation, roi)
-    outside = (at < 0) | (at > extent - 1)
+    at = _coordinates(np.arange(length, dtype=np.float64), extent, length, scale, transformation)
     if mode == "nearest":
-        return Taps(np.clip(_ROUNDING[rounding](at), 0, extent - 1).astype(np.int64)[None], None, outside)
+        return Taps(np.clip(_ROUNDING[rounding](at), 0, extent - 1).astype(np.int64)[None], None)
     shrink = min(scale, 1.0) if antialias else 1.0
     reach = (1 if mode == "linear" else 2) / shrink
     count = 2 * int(np.ceil(reach))
@@ -56,7 +53,7 @@ def taps(
             weights = weights * inside
     if exclude or antialias:
         weights = weights / weights.sum(0)
-    return Taps(np.clip(places, 0, extent - 1), weights, outside)
+    return Taps(np.clip(places, 0, extent - 1), weights)
 
 
 def _cubic(t: Array, a: float) -> Array:
@@ -65,9 +62,7 @@ def _cubic(t: Array, a: float) -> Array:
     return np.where(t <= 1, near, np.where(t < 2, far, 0))
 
 
-def _coordinates(
-    new: Array, extent: int, length: int, scale: float, transformation: str, roi: tuple[float, float] | None
-) -> Array:
+def _coordinates(new: Array, extent: int, length: int, scale: float, transformation: str) -> Array:
     """Where a new element lies on the old axis."""
     match transformation:
         case "align_corners":
@@ -84,11 +79,6 @@ def _coordinates(
             # scale times extent may be no whole number: what is cut off is shared by both sides
             adjustment = length / (scale * extent)
             return extent / 2 * (1 - adjustment) + (new + 0.5) / scale - 0.5
-        case "tf_crop_and_resize":
-            begin, end = roi or (0.0, 1.0)
-            if length > 1:
-                return begin * (extent - 1) + new * ((end - begin) * (extent - 1) / (length - 1))
-            return np.full_like(new, 0.5 * (begin + end) * (extent - 1))
         case _:
             return (new + 0.5) / scale - 0.5
 
