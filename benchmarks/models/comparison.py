@@ -41,7 +41,7 @@ class CrossfarmModel(CrossfarmCode):
 
     def build(self, work: Work) -> Artifact:
         began = time.perf_counter()
-        built = self._farm.build(load(work.program), target=self._device.target, use_cache=False)
+        built = self._farm.compiler.build(load(work.program), [self._device.target], use_cache=False).artifact
         self.build_seconds = time.perf_counter() - began
         return built
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from crossfarm.errors import InvalidModule
-from crossfarm.ir.expr import Binary, Expr, IntImm
+from crossfarm.ir.expr import Expr, IntImm
 from crossfarm.ir.graph import visit
 from crossfarm.ir.graph.expr import (
     Binding,
@@ -34,12 +34,10 @@ from crossfarm.ir.graph.operator import Operator
 from crossfarm.ir.graph.operators import OPERATORS
 from crossfarm.ir.graph.types import TYPES, PrimType, ShapeType, TensorType, TupleType, Type
 from crossfarm.ir.printer_constant import constant_text
-from crossfarm.ir.printer_expr import INFIX, quote
+from crossfarm.ir.printer_expr import quote
 from crossfarm.ir.printer_names import Names
+from crossfarm.ir.printer_sizes import SizePrinter
 from crossfarm.ir.printer_stmt import StmtPrinter
-
-#: Operators whose second operand may stand as a bare number beside a size: it is read as one of the size's dtype.
-_SIZE_OPERATORS = ("add", "sub", "mul", "floordiv", "floormod")
 
 
 def graph_function_lines(name: str, func: Function, depth: int, module: str) -> list[str]:
@@ -86,7 +84,7 @@ def graph_node_text(node: object) -> str | None:
     return "\n".join(printer.lines)
 
 
-class GraphPrinter(StmtPrinter):
+class GraphPrinter(SizePrinter, StmtPrinter):
     """Prints the bindings of one function into ``lines``."""
 
     def seq(self, seq: Seq) -> None:
@@ -167,20 +165,8 @@ class GraphPrinter(StmtPrinter):
             case PrimType(dtype=dtype):
                 return f"R.Prim({quote(dtype)})"
 
-    def dim(self, value: Expr) -> str:
-        """A size, index or number; an int64 constant is a bare number."""
-        return str(value.value) if isinstance(value, IntImm) and value.dtype == "int64" else self.typed(value)
-
     def _dims(self, values: Sequence[Expr], quoted: bool = False) -> str:
         return ", ".join(quote(self.dim(v)) if quoted and not isinstance(v, IntImm) else self.dim(v) for v in values)
-
-    def _print_Binary(self, node: Binary) -> tuple[str, int]:
-        """Sizes read as people write them: ``n * 4``, not ``n * T.int64(4)``."""
-        a, b = node.a, node.b
-        if isinstance(b, IntImm) and not isinstance(a, IntImm) and a.dtype == b.dtype and node.op in _SIZE_OPERATORS:
-            symbol, own = INFIX[node.op]
-            return f"{self.expr(a, own)} {symbol} {b.value}", own
-        return super()._print_Binary(node)
 
     @contextmanager
     def _indented(self, header: str) -> Iterator[None]:

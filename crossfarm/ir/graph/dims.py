@@ -8,8 +8,7 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, affine, const_int, fold_int, structural_key
 from crossfarm.ir.expr import Binary, Expr, IntImm
-from crossfarm.ir.printer_expr import ExprPrinter
-from crossfarm.ir.printer_names import Names
+from crossfarm.ir.printer_sizes import size_text
 
 #: What may be given as a dimension.
 Dim = int | Expr
@@ -126,8 +125,7 @@ def broadcast(*shapes: Sequence[Dim]) -> tuple[Expr, ...]:
 
 def text(shape: Sequence[Dim]) -> str:
     """For messages: as ``(n, 64)``."""
-    printer = ExprPrinter(Names())
-    return f"({', '.join(str(c) if (c := constant(d)) is not None else printer.expr(dim(d)) for d in shape)})"
+    return f"({', '.join(size_text(dim(d)) for d in shape)})"
 
 
 def _normal(value: Expr) -> Expr:

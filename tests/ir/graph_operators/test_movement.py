@@ -223,7 +223,7 @@ F32 = tensor("float32", 2, 3)
     ("name", "inputs", "attrs", "message"),
     [
         ("reshape", [F32], {"shape": (4, 2)}, "operator reshape: (2, 3) has 6 elements, (4, 2) has 8"),
-        ("reshape", [tensor("float32", N, 3)], {"shape": (N, 4)}, "operator reshape: (n, 3) has n * T.int64(3) elements"),  # noqa: E501
+        ("reshape", [tensor("float32", N, 3)], {"shape": (N, 4)}, "operator reshape: (n, 3) has n * 3 elements"),
         ("reshape", [F32], {"shape": (3, -1)}, "operator reshape: shape (3, -1) has the dimension -1"),
         ("permute_dims", [F32], {"axes": (0,)}, "operator permute_dims: axes (0,) do not name each of 2 dimensions"),
         ("squeeze", [F32], {"axis": (0,)}, "operator squeeze: dimension 0 of (2, 3) is not known to be 1"),
