@@ -107,7 +107,11 @@ def _print_steps(invocation: Invocation, found: Explanation, wanted: str, functi
 
 
 def _text(step: Step, function: str | None) -> str:
-    return step.script if function is None else _only(step.module, function).script()
+    if function is None:
+        return step.script
+    if function not in step.module.functions:
+        return f"# there is no {function} here\n"
+    return _only(step.module, function).script()
 
 
 def _only(module: IRModule, function: str) -> IRModule:

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 from crossfarm.artifact import Artifact
 from crossfarm.artifact.sources import ASSEMBLY, LLVM, LLVM_OPTIMIZED, SCHEDULES, SCHEDULES_VERSION, step_of
-from crossfarm.errors import InvalidArtifact, NotFound
+from crossfarm.errors import ArgumentError, InvalidArtifact, NotFound
+from crossfarm.ir.calls import calls_of, is_caller
 from crossfarm.ir.estimate import Core, Estimate, estimate
+from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.target import Target
 
@@ -142,8 +144,10 @@ class Explanation:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """Names of the functions that can be called."""
-        return tuple(name for name, func in self.program.functions.items() if not func.private)
+        """Names of the functions that can be called, then of those that a graph function became calls of."""
+        public = [name for name, func in self.program.functions.items() if not func.private]
+        called = [choice.function for choice in self.choices] if self.program.graph_functions else []
+        return tuple(dict.fromkeys((*public, *called)))
 
     @property
     def core(self) -> Core:
@@ -184,8 +188,18 @@ class Explanation:
         return _code_of(text, function) if function else text
 
     def estimate(self, function: str, sizes: Mapping[str, int] | None = None) -> FunctionEstimate:
-        """Counts a function. Raises NoSuchFunction, and ArgumentError for a size that is not given."""
-        program = estimate(self.program.prim_func(function), self.core, sizes)
+        """Counts a function. Raises NoSuchFunction, and ArgumentError for a size that is not given or a function that
+        only calls others."""
+        written = self.program.functions.get(function)
+        # what a graph function became: the programs are as they were when the rules were asked about them
+        func = written if isinstance(written, PrimFunc) else self.scheduled_from.prim_func(function)
+        if is_caller(func):
+            calls = len(calls_of(func))
+            raise ArgumentError(
+                f"{function} makes {calls} {'call' if calls == 1 else 'calls'} of other functions",
+                hint="these have estimates of their own",
+            )
+        program = estimate(func, self.core, sizes)
         if self.target.kind != "llvm":
             return FunctionEstimate(program, None, self.core)
         lowered = self.steps[-1].module if self.steps else self.program

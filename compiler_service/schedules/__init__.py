@@ -16,6 +16,7 @@ from compiler_service.schedules import cpu, gpu
 from compiler_service.schedules.base import Choice, Refusal, Rule, Site
 from compiler_service.schedules.machines import Cpu, Gpu, machine_of
 from crossfarm.errors import BuildFailed, ScheduleError
+from crossfarm.ir.calls import is_caller
 from crossfarm.ir.expr import IntImm
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
@@ -80,6 +81,8 @@ def choose_schedules(module: IRModule, target: Target, only: str = DEFAULT) -> S
 
 def scheduled_by_hand(func: PrimFunc) -> str:
     """Why the rules leave ``func`` alone, or ``""`` where they may schedule it."""
+    if is_caller(func):
+        return "the function only calls others"
     if not isinstance(func.body, BlockRealize):
         return "the function is in lowered form"
     flag = func.attrs.get("tir.is_scheduled")

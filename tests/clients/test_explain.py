@@ -12,6 +12,10 @@ import crossfarm as cf
 from clients.sdk import Explanation, Farm
 from crossfarm.artifact import Artifact, write_artifact
 from crossfarm.errors import ArgumentError, InvalidArtifact, NotFound
+from crossfarm.ir.graph import dims
+from crossfarm.ir.graph.builder import Builder
+from crossfarm.ir.graph.types import TensorType
+from crossfarm.ir.module import IRModule
 from crossfarm.target import Target
 from crossfarm.wire.v1.artifact_pb2 import EntryPoint, Variant
 from tests.clients import programs
@@ -165,3 +169,19 @@ def test_schedules_of_another_form_are_refused(text: str) -> None:
 def test_only_one_text_is_printed_at_a_time(crossfarm: Crossfarm, tmp_path: Path) -> None:
     ran = crossfarm("explain", write(tmp_path, programs.ADD), "--llvm", "--assembly")
     assert ran.returncode == 2
+
+
+def test_a_graph_function_is_told_with_the_programs_that_it_became(
+    crossfarm: Crossfarm, farm: Farm, tmp_path: Path
+) -> None:
+    b = Builder()
+    x, w = (b.parameter(name, TensorType(dims.dims((4, 4)), "float32")) for name in "xw")
+    path = tmp_path / "model.cfir"
+    IRModule({"main": b.function(b.op("matmul", b.op("matmul", x, w), w))}).save(path)
+    ran = crossfarm("explain", path, "--target", TARGET, farm=farm)
+    assert ran.returncode == 0, ran.stderr
+    for part in ("function main", "main makes 2 calls of other functions", "function matmul", "operations 128 "):
+        assert part in ran.stdout
+    ran = crossfarm("explain", path, "--target", TARGET, "-f", "matmul", "--step", "all", farm=farm)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("there is no matmul here") < ran.stdout.count("def matmul")
