@@ -19,7 +19,7 @@ from crossfarm.ir import dtype as dt
 
 Array = np.ndarray[Any, np.dtype[Any]]
 #: The oldest version of the ai.onnx operators that is read.
-OLDEST_OPSET = 7
+OLDEST_OPSET = 6
 
 
 class Source:

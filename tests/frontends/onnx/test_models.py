@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from crossfarm.errors import ProgramError
@@ -27,6 +27,22 @@ def test_light_models_are_read(path: Path) -> None:
     assert len(main.params) == 1
     assert isinstance(main.result, TensorType)
     assert dims.constants(main.result.shape)[:2] == (1, 1000)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("kind", ["pytorch-converted", "pytorch-operator"])
+def test_what_an_exporter_wrote_years_ago(kind: str) -> None:
+    """ONNX's collection of models of opset 6, with inputs and outputs."""
+    folders = sorted((LIGHT[0].parent.parent / kind).iterdir())
+    assert folders
+    for folder in folders:
+        made = onnx.load(folder / "model.onnx")
+        inputs, expected = (
+            [numpy_helper.to_array(onnx.load_tensor(path)) for path in sorted(folder.glob(f"*/{what}_*.pb"))]
+            for what in ("input", "output")
+        )
+        found = run(made, *inputs)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, other, 1e-3, 1e-5, err_msg=folder.name)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 2e-5), (np.float16, 2e-2)])

@@ -71,4 +71,7 @@ def _swish(node: Node) -> Tensor:
 
 @converter("PRelu")
 def _prelu(node: Node) -> Tensor:
-    return node.op("nn.prelu", *node.tensors)
+    value, slope = node.tensors
+    if node.version < 7 and slope.static_size != 1:  # one a channel, which later opsets write as such
+        slope = node.reshape(slope, (*slope.shape, *(1,) * (value.ndim - 1 - slope.ndim)))
+    return node.op("nn.prelu", value, slope)

@@ -9,6 +9,7 @@ from crossfarm.frontends.onnx.node import Node
 from crossfarm.frontends.onnx.registry import CONVERTERS, Converter, converter
 from crossfarm.frontends.onnx.value import Tensor, Value
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.graph import dims
 
 #: Operators of one tensor, or of two that are stretched to one shape, that mean the same here.
 _SAME = {
@@ -24,7 +25,17 @@ _SAME = {
 
 
 def _same(name: str) -> Converter:
-    return lambda node: node.op(name, *node.tensors)
+    return lambda node: node.op(name, *_stretched(node))
+
+
+def _stretched(node: Node) -> list[Tensor]:
+    """The inputs; before opset 7 ``axis`` says where in the first one the second one's dimensions begin."""
+    tensors = node.tensors
+    axis = node.attr("axis")
+    if node.version >= 7 or axis is None or len(tensors) != 2:
+        return tensors
+    a, b = tensors
+    return [a, node.reshape(b, (*b.shape, *(1,) * (a.ndim - dims.axis(int(axis), a.ndim) - b.ndim)))]
 
 
 for _op_type, _name in _SAME.items():
@@ -38,7 +49,7 @@ def _mod(node: Node) -> Tensor:
 
 @converter("Pow")
 def _pow(node: Node) -> Tensor:
-    base, exponent = node.tensors
+    base, exponent = _stretched(node)
     if exponent.numeric and exponent.static_size == 1 and exponent.content is not None:
         power = float(exponent.content.reshape(-1)[0])
         if power == 2.0 and exponent.ndim <= base.ndim:

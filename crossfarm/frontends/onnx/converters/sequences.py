@@ -73,16 +73,13 @@ def _split(node: Node) -> Sequence:
     axis = dims.axis(int(node.attr("axis", 0)), value.ndim)
     extent = dims.constant(value.shape[axis])
     given = node.optional(1)
+    if given is not None and given.ndim:
+        return Sequence(tuple(pieces(node, value, axis, node.sizes(given, "its split"))))
     if extent is None:
         node.fail("the axis must have a known length")
-    lengths: tuple[dims.Dim, ...] = (1,) * extent
-    if given is not None:
-        numbers = node.ints(given, "its split")
-        if given.ndim == 0:
-            whole, rest = divmod(extent, numbers[0])
-            lengths = (numbers[0],) * whole + ((rest,) if rest else ())
-        else:
-            lengths = numbers
+    each = 1 if given is None else node.ints(given, "its split")[0]
+    whole, rest = divmod(extent, each)
+    lengths: tuple[dims.Dim, ...] = (each,) * whole + ((rest,) if rest else ())
     items = pieces(node, value, axis, lengths)
     if given is None and not node.attr("keepdims", 1):
         items = [node.reshape(i, (*i.shape[:axis], *i.shape[axis + 1 :])) for i in items]
