@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
-from crossfarm.frontends.onnx import load
 
 from benchmarks.cpu import peers
 from benchmarks.cpu.comparison import DEFAULT_TVM, INITIALIZERS, CodeBench
@@ -21,6 +20,7 @@ from benchmarks.cpu.works import Work
 from benchmarks.models.works import models as light_models
 from benchmarks.report import quantity
 from crossfarm.artifact import Artifact
+from crossfarm.frontends.onnx import load
 
 #: All models together may take so many seconds to build, none of them cached.
 BUILDS = 60.0
