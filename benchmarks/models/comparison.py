@@ -20,7 +20,7 @@ from benchmarks.cpu.works import Work
 from benchmarks.models.works import models as light_models
 from benchmarks.report import quantity
 from crossfarm.artifact import Artifact
-from crossfarm.frontends.onnx import load
+from crossfarm.frontends.onnx import load_onnx
 
 #: All models together may take so many seconds to build, none of them cached.
 BUILDS = 60.0
@@ -41,7 +41,7 @@ class CrossfarmModel(CrossfarmCode):
 
     def build(self, work: Work) -> Artifact:
         began = time.perf_counter()
-        built = self._farm.compiler.build(load(work.program), [self._device.target], use_cache=False).artifact
+        built = self._farm.compiler.build(load_onnx(work.program), [self._device.target], use_cache=False).artifact
         self.build_seconds = time.perf_counter() - began
         return built
 

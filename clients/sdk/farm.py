@@ -345,9 +345,9 @@ class Farm:
 def as_module(module: IRModule | ModelProto | str | PathLike[str]) -> IRModule:
     """``module``, loaded if it is a path, read if it is an ONNX model."""
     if type(module).__name__ == "ModelProto":  # not imported to be compared with: onnx need not be there
-        from crossfarm.frontends import onnx
+        from crossfarm.frontends.onnx import load_onnx
 
-        return onnx.load(module)
+        return load_onnx(cast("ModelProto", module))
     if isinstance(module, str | PathLike):
         from crossfarm.frontends import load
 

@@ -47,9 +47,9 @@ def _saved(path: Path) -> IRModule:
 
 
 def _onnx(path: Path) -> IRModule:
-    from crossfarm.frontends.onnx import load
+    from crossfarm.frontends.onnx import load_onnx
 
-    return load(path)
+    return load_onnx(path)
 
 
 #: Suffix → what it holds.

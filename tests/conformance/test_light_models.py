@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from crossfarm.frontends.onnx import load
+from crossfarm.frontends.onnx import load_onnx
 
 from benchmarks.models import light
 from benchmarks.models.light import Array
@@ -32,7 +32,7 @@ def on_fresh_device(farm: Farm, kind: str) -> Iterator[Device]:
 
 
 def run(farm: Farm, device: Device, model: onnx.ModelProto | Path, x: Array) -> Array:
-    built = farm.build(load(model), target=device.target)
+    built = farm.build(load_onnx(model), target=device.target)
     return np.asarray(device.load(built)["main"](x))
 
 

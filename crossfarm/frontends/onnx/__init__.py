@@ -69,5 +69,3 @@ def load_onnx(
         raise InvalidModule(f"{model!s}: cannot be read: {reason}", hint="check the path") from None
     return Importer(source, shapes or {}, values or {}).module()
 
-
-load = load_onnx
