@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from crossfarm.frontends.onnx import load_onnx
 
 from benchmarks.models import light
 from benchmarks.models.light import Array
 from clients.sdk import Device, Farm
+from crossfarm.frontends.onnx import load_onnx
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(600)]
 
