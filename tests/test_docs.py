@@ -9,7 +9,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 import crossfarm as cf
 from tests.conftest import ROOT
@@ -50,8 +53,20 @@ def run(command: list[str], directory: Path, tracker: str = "embedded") -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A directory that looks like a checkout to a reader's commands, and into which they may write."""
+    """A directory that looks like a checkout to a reader's commands, with a model and an image of the reader's own."""
     (tmp_path / "examples").symlink_to(ROOT / "examples")
+    image = np.random.default_rng(0).random((1, 3, 32, 32), np.float32)
+    np.save(tmp_path / "image.npy", image)
+    nodes = [
+        helper.make_node("Conv", ["data", "filters"], ["pixels"], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["pixels"], ["positive"]),
+        helper.make_node("GlobalAveragePool", ["positive"], ["means"]),
+    ]
+    data = helper.make_tensor_value_info("data", TensorProto.FLOAT, image.shape)
+    means = helper.make_tensor_value_info("means", TensorProto.FLOAT, (1, 8, 1, 1))
+    filters = numpy_helper.from_array(np.ones((8, 3, 3, 3), np.float32), "filters")
+    graph = helper.make_graph(nodes, "reader", [data], [means], [filters])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), tmp_path / "model.onnx")
     return tmp_path
 
 
