@@ -91,9 +91,10 @@ class _Emission:
         shared = self._buffers()
         self._push_constants()
         self._threads()
+        body = kernel.body
         if isinstance(most := self.types.target.attributes.get("loop_iterations"), int) and most:
-            self.e.limit_iterations(kernel.body, most)
-        self.e.statement(kernel.body)
+            body = self.e.limit_iterations(body, most)
+        self.e.statement(body)
         c.finish()
         self.module.entry_point(c.id, kernel.name, self.interface)
         self.module.execution_mode(c.id, Mode.LOCAL_SIZE, *kernel.group)

@@ -10,6 +10,7 @@ from compiler_service.codegen.spirv_code import Value
 from compiler_service.codegen.spirv_convert import low_bits
 from compiler_service.codegen.spirv_expr import ExprEmitter
 from compiler_service.passes.copies import fresh_copy
+from compiler_service.passes.unroll_loops import written_out
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import const_int
@@ -29,8 +30,8 @@ from crossfarm.ir.stmt import (
 )
 from crossfarm.ir.visitor import children, seq, walk
 
-#: Copies of an innermost loop's body, where a driver limits iterations.
-_COPIES = 16
+#: Copies of an innermost loop's body, where a driver limits iterations: the first of these that will do.
+_COPIES = (1, 2, 4, 8, 16)
 
 
 class StatementEmitter(ExprEmitter):
@@ -42,17 +43,25 @@ class StatementEmitter(ExprEmitter):
 
     copies: int = 1
 
-    def limit_iterations(self, body: Stmt, most: int) -> None:
-        """Keeps a thread's iterations below ``most``, as far as they are known. Raises BuildFailed where it cannot."""
+    def limit_iterations(self, body: Stmt, most: int) -> Stmt:
+        """``body`` so that a thread's iterations are ``most`` at most, as far as they are known.
+
+        The loops that are to be unrolled are written out first, then innermost ones in part.
+
+        Raises:
+            BuildFailed: that does not suffice.
+        """
         if iterations(body) <= most:
-            return
-        self.copies = _COPIES
-        if (count := iterations(body, _COPIES)) > most:
-            raise BuildFailed(
-                f"kernel {self.kernel!r} runs {count:,} iterations of its loops, unrolled, in each thread, and the "
-                f"driver of target {self.types.target.label} stops a thread's loops after {most:,} without a word",
-                hint="bind more loops to threads; or build for the CPU (llvm) instead of its Vulkan driver",
-            )
+            return body
+        body = written_out(body)
+        for self.copies in _COPIES:
+            if (count := iterations(body, self.copies)) <= most:
+                return body
+        raise BuildFailed(
+            f"kernel {self.kernel!r} runs {count:,} iterations of its loops, unrolled, in each thread, and the "
+            f"driver of target {self.types.target.label} stops a thread's loops after {most:,} without a word",
+            hint="bind more loops to threads; or build for the CPU (llvm) instead of its Vulkan driver",
+        )
 
     def statement(self, node: Stmt) -> None:
         """Emits ``node`` in the current block; nothing where a return came before."""

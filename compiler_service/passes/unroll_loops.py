@@ -18,6 +18,15 @@ if TYPE_CHECKING:
     from crossfarm.target import Target
 
 
+#: Nodes of all copies of a loop's body together.
+_MOST_NODES = 2048
+
+
+def written_out(body: Stmt, max_nodes: int = _MOST_NODES) -> Stmt:
+    """``body`` with its ``T.unroll`` loops written out that have no more than ``max_nodes`` then."""
+    return _Unroller(max_nodes).mutate(body)
+
+
 @dataclass(frozen=True)
 class UnrollLoops:
     """Writes ``T.unroll`` loops out; a larger one stays a loop, with a request that LLVM decides on.
@@ -27,13 +36,13 @@ class UnrollLoops:
     """
 
     name: ClassVar[str] = "unroll_loops"
-    max_nodes: int = 2048
+    max_nodes: int = _MOST_NODES
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
         return map_functions(module, lambda _, func: self._unroll(func))
 
     def _unroll(self, func: PrimFunc) -> PrimFunc:
-        body = _Unroller(self.max_nodes).mutate(func.body)
+        body = written_out(func.body, self.max_nodes)
         return func if body is func.body else replace(func, body=body)
 
 

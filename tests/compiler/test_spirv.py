@@ -185,6 +185,22 @@ def test_loops_are_unrolled_where_a_driver_stops_them_and_refused_where_that_is_
     emit_module([one_thread(loop(loop(total, j, 1000), i, 3000), [out])], FULL)
 
 
+def test_loops_that_are_to_be_unrolled_do_not_count_as_iterations(queue: Queue) -> None:
+    """A tile of results at each step of a long sum: what is left is one loop, of as few copies as will do."""
+    i, j, k, out = Var("i", "int64"), Var("j", "int32"), Var("k", "int32"), buffer("out", 8, "int32")
+    place = ops.add(ops.mul(j, 2), k)
+    total = BufferStore(out, ops.add(BufferLoad(out, (place,)), ops.add(Cast(i, "int32"), place)), (place,))
+    body = loop(loop(loop(total, k, 2, kind="unrolled"), j, 4, kind="unrolled"), i, 30_000)
+    kernel, array = one_thread(body, [out]), np.zeros(8, np.int32)
+    limited = Target("vulkan loop_iterations=65535 int64=true")
+    launch(queue, kernel, [array], target=limited)
+    np.testing.assert_array_equal(array, sum(range(30_000)) + 30_000 * np.arange(8))
+    assert disassembled(generated(kernel, target=limited)).count("OpLoopMerge") == 1
+    many = Target("vulkan loop_iterations=10000 int64=true")
+    launch(queue, one_thread(body, [out]), [array], target=many)
+    np.testing.assert_array_equal(array, 2 * (sum(range(30_000)) + 30_000 * np.arange(8)))
+
+
 # --- memory
 
 
