@@ -55,7 +55,9 @@ class Transpose:
         others = [loops[a.var] for a in nest.spatial if a.var not in (read.var, written)]
         sch.reorder(*others, far, wide, row, column)
         copy = sch.cache_read(block, 0, "shared")
-        self._pad_rows(site, copy.name, load.indices.index(written), load.indices.index(read.var), side)
+        # a dimension of the call's size, cut in tiles, would be an array of a size that nobody knows
+        if all(const_int(a.dom.extent) is not None for a in (read, nest.spatial[-1])):
+            self._pad_rows(site, copy.name, load.indices.index(written), load.indices.index(read.var), side)
         sch.compute_at(copy, wide, preserve_unit_loops=True)
         inside = sch.get_loops(copy)[len(others) + 2 :]
         across = inside[load.indices.index(read.var)]
