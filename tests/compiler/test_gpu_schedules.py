@@ -6,6 +6,7 @@ small here. The conformance suite runs the same rules on devices.
 
 from __future__ import annotations
 
+import math
 from unittest import mock
 
 import numpy as np
@@ -23,6 +24,7 @@ from crossfarm import te
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import interpreter
+from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Var
 from crossfarm.ir.schedule.schedule import Schedule
@@ -100,6 +102,11 @@ MORE: dict[str, tuple[str, Program, dict[str, int]]] = {
     "all of the call's size": ("whole", programs.reduction((te.var("n"), 35), (0, 1), kind="sum"), {"n": 67}),
     "argmin of everything": ("whole", programs.reduction((20000,), (0,), kind="argmin"), {}),
     "several transposes": ("transpose", programs.transposed((3, 9, 11), (0, 2, 1)), {}),
+    "transpose of the call's size": (
+        "transpose",
+        programs.transposed((te.var("n"), te.var("m"), 8), (2, 0, 1)),
+        {"n": 3, "m": 7},
+    ),
     "short axes": ("elementwise", programs.transposed((3, 4, 5, 2), (2, 0, 3, 1)), {}),
     "gather": ("elementwise", programs.gathered(11, te.var("n"), 37), {"n": 19}),
     "concatenation": ("elementwise", programs.concatenated(9, 5, 7), {}),
@@ -380,6 +387,22 @@ def test_tiles_of_cores_are_right(target: str) -> None:
     check(programs.matmul(16, 32, 32), target)
     check(images.convolution((1, 3, 9, 9), 9, (3, 3), padding=1), target)
     check(programs.softmax((33,), 131), target)
+
+
+def test_a_core_loads_a_tile_in_loops_that_its_compiler_can_digest() -> None:
+    """Hundreds of loads with their conditions in a row took a driver's compiler half a minute a kernel."""
+    program = images.convolution((1, 16, 14, 14), 32, (3, 3), padding=1)
+    lowered, _ = run_pipeline(program.module, Target(ON_CPU).resolved())
+    (kernel,) = (func for func in lowered.prim_funcs.values() if func.private)
+    loads = [n for n in walk(kernel.body) if isinstance(n, For) and _stores_alone(n, "pad_reindex_pad")]
+    written_out = [const_int(n.extent) or 1 for n in loads if n.kind == "unrolled"]
+    assert len(loads) == 2, kernel.script()
+    assert math.prod(written_out) <= 32
+
+
+def _stores_alone(node: For, name: str) -> bool:
+    stores = {n.buffer.name for n in walk(node.body) if isinstance(n, BufferStore)}
+    return stores == {name}
 
 
 @pytest.mark.parametrize("target", [USUAL, ON_CPU], ids=["GPU", "CPU"])

@@ -130,7 +130,8 @@ class TiledProduct:
             if self.tile.shared:
                 self._load_together(factor, loops)
             else:
-                write_out(sch, self.site.function, loops)
+                # a core's compiler makes vectors of the inner loop, and hardly comes to an end with all loads in a row
+                write_out(sch, self.site.function, loops[1:] if self.site.gpu.loops_over_threads else loops)
         sch.decompose_reduction(self.block, steps)
 
     def _copied(self, read: int, own: Sequence[Var]) -> Factor:
