@@ -6,7 +6,6 @@ small here. The conformance suite runs the same rules on devices.
 
 from __future__ import annotations
 
-import math
 from unittest import mock
 
 import numpy as np
@@ -24,7 +23,6 @@ from crossfarm import te
 from crossfarm.errors import BuildFailed
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import interpreter
-from crossfarm.ir.arith import const_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Var
 from crossfarm.ir.schedule.schedule import Schedule
@@ -395,9 +393,8 @@ def test_a_core_loads_a_tile_in_loops_that_its_compiler_can_digest() -> None:
     lowered, _ = run_pipeline(program.module, Target(ON_CPU).resolved())
     (kernel,) = (func for func in lowered.prim_funcs.values() if func.private)
     loads = [n for n in walk(kernel.body) if isinstance(n, For) and _stores_alone(n, "pad_reindex_pad")]
-    written_out = [const_int(n.extent) or 1 for n in loads if n.kind == "unrolled"]
-    assert len(loads) == 2, kernel.script()
-    assert math.prod(written_out) <= 32
+    assert len(loads) == 2
+    assert {n.kind for n in loads} == {"serial"}
 
 
 def _stores_alone(node: For, name: str) -> bool:

@@ -129,9 +129,8 @@ class TiledProduct:
             loops = self._loading_loops(factor)
             if self.tile.shared:
                 self._load_together(factor, loops)
-            else:
-                # a core's compiler makes vectors of the inner loop, and hardly comes to an end with all loads in a row
-                write_out(sch, self.site.function, loops[1:] if self.site.gpu.loops_over_threads else loops)
+            elif not self.site.gpu.loops_over_threads:  # a core's compiler makes vectors of loops, and soon ends
+                write_out(sch, self.site.function, loops)
         sch.decompose_reduction(self.block, steps)
 
     def _copied(self, read: int, own: Sequence[Var]) -> Factor:
