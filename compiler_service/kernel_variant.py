@@ -45,6 +45,7 @@ class DeviceCode:
     version: str = ""
     toolchain: Mapping[str, str] = field(default_factory=dict)
     shared_bytes: Mapping[str, int] = field(default_factory=dict)
+    parts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
 
 def _opencl(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
@@ -55,7 +56,7 @@ def _opencl(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
 def _vulkan(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
     module = spirv.emit_module(kernels, target)
     texts = {"kernels.spvasm": spirv_text.assembly(module.code)}
-    return DeviceCode(module.code, texts, module.features, "1.1", shared_bytes=module.shared_bytes)
+    return DeviceCode(module.code, texts, module.features, "1.1", shared_bytes=module.shared_bytes, parts=module.parts)
 
 
 def _cuda(kernels: Sequence[Kernel], target: Target) -> DeviceCode:
@@ -128,7 +129,7 @@ def build_kernels(
         entry_points=entries,
         runtime=target.kind,
         kernels=[
-            kernel_message(kernel, callers.get(owners[name], [owners[name]]), shared[name])
+            kernel_message(kernel, callers.get(owners[name], [owners[name]]), shared[name], device.parts.get(name, {}))
             for name, kernel in kernels.items()
         ],
     )

@@ -55,15 +55,28 @@ def plan_launches(
     return PlannedFunction(plan, planner.failures)
 
 
-def kernel_message(kernel: Kernel, functions: Sequence[str], shared_bytes: int) -> pb.Kernel:
-    """What an artifact says of a kernel. ``functions``: the entry points that launch it."""
+def kernel_message(
+    kernel: Kernel, functions: Sequence[str], shared_bytes: int, parts: Mapping[str, int] = MappingProxyType({})
+) -> pb.Kernel:
+    """What an artifact says of a kernel.
+
+    Args:
+        functions: the entry points that launch it.
+        parts: names of buffers that take several bindings, and how many.
+    """
     return pb.Kernel(
         name=kernel.name,
         group=kernel.group,
         shared_bytes=shared_bytes,
         functions=functions,
         parameters=[
-            pb.KernelParameter(name=p.name, buffer=isinstance(p, Buffer), dtype=p.dtype, written=p in kernel.written)
+            pb.KernelParameter(
+                name=p.name,
+                buffer=isinstance(p, Buffer),
+                dtype=p.dtype,
+                written=p in kernel.written,
+                parts=parts.get(p.name, 0),
+            )
             for p in kernel.params
         ],
     )

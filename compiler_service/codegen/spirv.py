@@ -2,7 +2,8 @@
 
 How a kernel's arguments are bound, for whoever launches it:
 
-- buffers: storage buffers of descriptor set 0; the binding is the position among the kernel's buffers;
+- buffers: storage buffers of descriptor set 0, in the order of the kernel's buffers: a binding each, or as many as it
+  has parts (``crossfarm/artifact/buffer_parts.py``);
 - scalars: push constants, laid out by ``crossfarm/artifact/push_constants.py``;
 - the group's size is in the code (``LocalSize``).
 """
@@ -21,10 +22,12 @@ from compiler_service.codegen.spirv_opcodes import BuiltIn, Glsl, Mode, Op, Stor
 from compiler_service.codegen.spirv_statement import StatementEmitter
 from compiler_service.codegen.spirv_types import Types
 from compiler_service.codegen.spirv_words import ModuleWords
+from crossfarm.artifact.buffer_parts import PART_BYTES, part_count
 from crossfarm.artifact.push_constants import GROUPS_EVERYWHERE, push_constant_layout
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Interval, const_int
+from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Call, Var
 from crossfarm.ir.visitor import make_room, walk
 from crossfarm.target import Target
@@ -44,11 +47,13 @@ class SpirvModule:
         features: names of ``crossfarm.target.features`` that a device needs for it, sorted.
         shared_bytes: by kernel, what a group's threads share; more than the sum of the buffers where the device has no
             small elements in shared memory.
+        parts: by kernel, the names of buffers that take several bindings, and how many.
     """
 
     code: bytes
     features: tuple[str, ...]
     shared_bytes: Mapping[str, int]
+    parts: Mapping[str, Mapping[str, int]]
 
 
 def emit_module(kernels: Sequence[Kernel], target: Target) -> SpirvModule:
@@ -62,14 +67,18 @@ def emit_module(kernels: Sequence[Kernel], target: Target) -> SpirvModule:
     module = ModuleWords()
     types = Types(module, target)
     library = Library(types)
-    shared = {kernel.name: _Emission(kernel, types, library).run() for kernel in kernels}
+    shared, parts = {}, {}
+    for kernel in kernels:
+        emission = _Emission(kernel, types, library)
+        shared[kernel.name] = emission.run()
+        parts[kernel.name] = emission.parts
     if types.has("float_controls") and types.float_widths:
         types.need("float_controls", "floats")
         for function in library.entry_points:
             for width in sorted(types.float_widths):
                 module.execution_mode(function, Mode.SIGNED_ZERO_INF_NAN_PRESERVE, width)
                 module.execution_mode(function, Mode.ROUNDING_MODE_RTE, width)
-    return SpirvModule(module.finish(), tuple(sorted(types.features)), shared)
+    return SpirvModule(module.finish(), tuple(sorted(types.features)), shared, parts)
 
 
 class _Emission:
@@ -81,6 +90,7 @@ class _Emission:
         self.types, self.module, self.library = types, types.module, library
         self.e = StatementEmitter(kernel.name, types, library)
         self.interface: list[int] = []
+        self.parts: dict[str, int] = {}
         self.block = 0
         self.in_parts = False
         self.first_group_member = 0
@@ -106,12 +116,16 @@ class _Emission:
         nodes = list(walk(kernel.body))
         loaded = {n.buffer for n in nodes if isinstance(n, BufferLoad)}
         waits = any(isinstance(n, Call) and n.op == "storage_sync" for n in nodes)
-        for binding, buffer in enumerate(kernel.buffers):
+        binding = 0
+        for buffer in kernel.buffers:
             written = buffer in kernel.written
             coherent = waits and written and buffer in loaded
+            if parts := self._parts(buffer):
+                self.parts[buffer.name] = parts
             self.e.places[buffer] = memory.storage_buffer(
-                types, buffer, binding, written=written, coherent=coherent, alone=kernel.noalias
+                types, buffer, binding, parts=max(parts, 1), written=written, coherent=coherent, alone=kernel.noalias
             )
+            binding += max(parts, 1)
         total = 0
         for buffer in kernel.shared:
             place = memory.shared_array(types, buffer, elements(buffer))
@@ -125,6 +139,13 @@ class _Emission:
                 hint="use smaller tiles; without int8 and int16 in the target, small elements take 4 bytes each",
             )
         return total
+
+    def _parts(self, buffer: Buffer) -> int:
+        """How many parts it is bound in; 0 for whole, as is what only the call knows the size of."""
+        most = self.types.target.attributes.get("storage_buffer_bytes", PART_BYTES)
+        if any(const_int(e) is None for e in (*buffer.shape, *buffer.strides)) or not isinstance(most, int):
+            return 0
+        return part_count(elements(buffer) * dt.itemsize(buffer.dtype), most)
 
     def _push_constants(self) -> None:
         """Scalars that are used become values at the start; of 64-bit integers the low word is enough for indices."""

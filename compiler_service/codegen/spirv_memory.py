@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler_service.codegen.spirv_arith import Arithmetic
 from compiler_service.codegen.spirv_code import Value
 from compiler_service.codegen.spirv_opcodes import Decoration, Op, Storage
 from compiler_service.codegen.spirv_types import Types
+from crossfarm.artifact.buffer_parts import PART_BYTES
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 
@@ -20,6 +21,7 @@ class Place:
         variable: the id of the variable that holds it.
         element: the type of an element there.
         bits: of that type.
+        others: the ids of the variables that hold the parts after the first, where one cannot reach the whole buffer.
     """
 
     variable: int
@@ -27,12 +29,21 @@ class Place:
     element: int
     bits: int
     dtype: str
+    others: tuple[int, ...] = ()
+
+    def part(self, number: int) -> Place:
+        """One of the parts, as a buffer of its own."""
+        return replace(self, variable=(self.variable, *self.others)[number], others=())
 
 
-def storage_buffer(types: Types, buffer: Buffer, binding: int, *, written: bool, coherent: bool, alone: bool) -> Place:
+def storage_buffer(
+    types: Types, buffer: Buffer, binding: int, *, parts: int, written: bool, coherent: bool, alone: bool
+) -> Place:
     """Global memory: a runtime array in a block, at descriptor set 0.
 
     Args:
+        binding: of the first part.
+        parts: how many bindings it takes.
         written: the kernel stores to it.
         coherent: what one thread of a group stores there, another one loads after a barrier.
         alone: it overlaps with no other buffer, which SPIR-V takes for granted unless told.
@@ -41,15 +52,19 @@ def storage_buffer(types: Types, buffer: Buffer, binding: int, *, written: bool,
     element = types.element(buffer.dtype, storage)
     array = module.type_id(Op.TYPE_RUNTIME_ARRAY, element)
     module.decorate(array, Decoration.ARRAY_STRIDE, dt.itemsize(buffer.dtype))
-    variable = module.variable(storage, module.block([(array, 0)], key=storage), buffer.name)
-    module.decorate(variable, Decoration.DESCRIPTOR_SET, 0)
-    module.decorate(variable, Decoration.BINDING, binding)
-    module.decorate(variable, Decoration.RESTRICT if alone else Decoration.ALIASED)
-    if not written:
-        module.decorate(variable, Decoration.NON_WRITABLE)
-    elif coherent:
-        module.decorate(variable, Decoration.COHERENT)
-    return Place(variable, storage, element, dt.bits(buffer.dtype), buffer.dtype)
+    variables = []
+    for part in range(parts):
+        variable = module.variable(storage, module.block([(array, 0)], key=storage), buffer.name)
+        module.decorate(variable, Decoration.DESCRIPTOR_SET, 0)
+        module.decorate(variable, Decoration.BINDING, binding + part)
+        module.decorate(variable, Decoration.RESTRICT if alone else Decoration.ALIASED)
+        if not written:
+            module.decorate(variable, Decoration.NON_WRITABLE)
+        elif coherent:
+            module.decorate(variable, Decoration.COHERENT)
+        variables.append(variable)
+    first, *others = variables
+    return Place(first, storage, element, dt.bits(buffer.dtype), buffer.dtype, tuple(others))
 
 
 def shared_array(types: Types, buffer: Buffer, count: int) -> Place:
@@ -69,6 +84,8 @@ def local_array(c: Arithmetic, buffer: Buffer, count: int) -> Place:
 
 def load(c: Arithmetic, place: Place, offset: Value) -> Value:
     """The element that is ``offset`` elements behind the first."""
+    if place.others:
+        return _load_from_parts(c, place, offset, 0)
     raw = c.typed(Op.LOAD, place.element, _pointer(c, place, offset))
     dtype = place.dtype
     if dt.bits(dtype) >= 32 or place.bits == 32 or dtype == "float16":
@@ -83,6 +100,9 @@ def load(c: Arithmetic, place: Place, offset: Value) -> Value:
 
 def store(c: Arithmetic, place: Place, offset: Value, value: Value) -> None:
     """Sets the element that is ``offset`` elements behind the first."""
+    if place.others:
+        _store_to_parts(c, place, offset, value, 0)
+        return
     pointer = _pointer(c, place, offset)
     if dt.bits(place.dtype) >= 32 or place.bits == 32 or place.dtype == "float16":
         c.do(Op.STORE, pointer, value.id)
@@ -93,6 +113,29 @@ def store(c: Arithmetic, place: Place, offset: Value, value: Value) -> None:
         bits = Value(c.bits_of(value).id, "uint32")
         value = c.binary("shr", bits, c.constant("uint32", 16))
     c.do(Op.STORE, pointer, c.typed(Op.U_CONVERT, place.element, value.id))
+
+
+def _load_from_parts(c: Arithmetic, place: Place, offset: Value, number: int) -> Value:
+    """The element of the part that has it, which is ``number`` or one after it."""
+    part, within, ends = _part(c, place, offset, number)
+    if number == len(place.others):
+        return load(c, part, within)
+    return c.chosen(ends, lambda: load(c, part, within), lambda: _load_from_parts(c, place, offset, number + 1))
+
+
+def _store_to_parts(c: Arithmetic, place: Place, offset: Value, value: Value, number: int) -> None:
+    part, within, ends = _part(c, place, offset, number)
+    if number == len(place.others):
+        store(c, part, within, value)
+        return
+    c.choose(ends, lambda: store(c, part, within, value), lambda: _store_to_parts(c, place, offset, value, number + 1))
+
+
+def _part(c: Arithmetic, place: Place, offset: Value, number: int) -> tuple[Place, Value, Value]:
+    """A part, how many elements behind its first one ``offset`` is, and whether it is before the part's end."""
+    each = PART_BYTES // dt.itemsize(place.dtype)
+    within = c.binary("sub", offset, c.constant(offset.dtype, number * each)) if number else offset
+    return place.part(number), within, c.compare("lt", within, c.constant(offset.dtype, each))
 
 
 def _pointer(c: Arithmetic, place: Place, offset: Value) -> int:

@@ -123,6 +123,9 @@ KINDS: dict[str, Kind] = {
                 "loop_iterations": Attribute(
                     int, "After so many iterations of all its loops a thread leaves them, wrongly; 0 for never.", 0
                 ),
+                "storage_buffer_bytes": Attribute(
+                    int, "Bytes that a descriptor of a buffer reaches; a larger buffer is bound in parts.", 1 << 27
+                ),
                 "push_constant_bytes": Attribute(int, "Room for the scalar arguments of a kernel.", 128),
             },
         ),

@@ -79,6 +79,7 @@ def _describe(device: PhysicalDevice) -> DeviceDescription:
             "max_threads_per_group": int(limits.maxComputeWorkGroupInvocations),
             "shared_bytes": int(limits.maxComputeSharedMemorySize),
             "loop_iterations": device.loop_iterations,
+            "storage_buffer_bytes": int(limits.maxStorageBufferRange),
             "push_constant_bytes": int(limits.maxPushConstantsSize),
             "subgroup_size": device.subgroup_size,
             "warp_size": max(1, device.subgroup_size),

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from crossfarm.artifact.buffer_parts import PART_BYTES, parts_of
 from crossfarm.artifact.push_constants import pack_push_constants, push_constant_layout
 from crossfarm.errors import IncompatibleArtifact, LimitExceeded
 from crossfarm.ir import dtype as dt
@@ -39,7 +40,7 @@ class BoundLaunch:
 
     Attributes:
         grid: thread groups along x, y, z.
-        buffers: one a buffer of the kernel, in order.
+        buffers: one a binding of the kernel, in order.
         scalars: bits of each, in order.
     """
 
@@ -84,7 +85,7 @@ class Pipeline:
                 descriptorCount=1,
                 stageFlags=vk.VK_SHADER_STAGE_COMPUTE_BIT,
             )
-            for k in range(len(self.buffers))
+            for k in range(sum(max(1, p.parts) for p in self.buffers))
         ]
         info = vk.VkDescriptorSetLayoutCreateInfo(bindingCount=len(bindings), pBindings=bindings or None)
         self.set_layout = vk.vkCreateDescriptorSetLayout(device, info, None)
@@ -110,15 +111,19 @@ class Pipeline:
                     f"{most:,} at most",
                     hint="spread the grid over the axis x, which has no such limit, or let each thread do more",
                 )
+        bound = []
         for parameter, buffer in zip(self.buffers, buffers):
-            most = min(int(device.limits.maxStorageBufferRange), _MOST_ELEMENTS * dt.itemsize(parameter.dtype))
+            reach = parameter.parts * PART_BYTES or int(device.limits.maxStorageBufferRange)
+            most = min(reach, _MOST_ELEMENTS * dt.itemsize(parameter.dtype))
             if buffer.size > most:
                 raise LimitExceeded(
                     f"argument {parameter.name!r} of kernel {self.name!r} has {buffer.size:,} bytes, and a buffer has "
                     f"{most:,} at most on {device.name}",
                     hint="split the tensor, or use another device",
                 )
-        return BoundLaunch(self, grid, tuple(buffers), tuple(scalars))
+            for start, size in parts_of(buffer.size, parameter.parts):
+                bound.append(BoundBuffer(buffer.memory, buffer.offset + start, size))
+        return BoundLaunch(self, grid, tuple(bound), tuple(scalars))
 
     def release(self) -> None:
         vk, device = self._vk, self._queue.device

@@ -14,6 +14,7 @@ from compiler_service.codegen.kernel import Kernel
 from compiler_service.codegen.spirv import emit_module
 from compiler_service.codegen.spirv_functions import FUNCTIONS
 from compiler_service.codegen.spirv_text import assembly
+from crossfarm.artifact.buffer_parts import PART_BYTES
 from crossfarm.artifact.push_constants import pack_push_constants, push_constant_layout
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -226,6 +227,28 @@ def test_threads_exchange_elements_of_every_dtype(queue: Queue, dtype: str, targ
     kernel = one_thread(body, [source, out], group=n, threads={t: "threadIdx.x"}, shared=[shared])
     launch(queue, kernel, [given, array], target=target)
     assert_same_bits(array, given[::-1].copy(), dtype, [given])
+
+
+def test_a_buffer_larger_than_a_descriptor_reaches_is_bound_in_parts(queue: Queue) -> None:
+    """Threads read and write on both sides of where the second part begins."""
+    t, each = Var("t", "int32"), PART_BYTES // 4
+    large, small = buffer("large", each + 100, "int32"), buffer("small", 64, "int32")
+    place = ops.add(each - 32, t)
+    body = seq(
+        BufferStore(small, BufferLoad(large, (place,)), (t,)),
+        BufferStore(large, ops.add(BufferLoad(large, (t,)), BufferLoad(large, (place,))), (place,)),
+    )
+    kernel = one_thread(body, [large, small], group=64, threads={t: "threadIdx.x"})
+    array, copied = np.zeros(each + 100, np.int32), np.zeros(64, np.int32)
+    array[:64], array[each - 32 : each + 32] = np.arange(64), np.arange(1000, 1064)
+    module = launch(queue, kernel, [array, copied], target=BARE)
+    assert module.parts == {"kernel": {"large": 2}}
+    np.testing.assert_array_equal(copied, np.arange(1000, 1064))
+    np.testing.assert_array_equal(array[each - 32 : each + 32], np.arange(1000, 1128, 2))
+    assert not array[64 : each - 32].any()
+    assert not array[each + 32 :].any()
+    roomy = Target("vulkan storage_buffer_bytes=4294967295")
+    assert generated(kernel, target=roomy).parts == {"kernel": {}}
 
 
 @pytest.mark.parametrize("groups", [1, 5])

@@ -82,7 +82,8 @@ def launch(
 ) -> SpirvModule:
     """Runs a kernel once on arrays, one a buffer, which it reads and writes in place."""
     module = generated(kernel, target=target)
-    pipelines = Pipelines(queue, module.code, [kernel_message(kernel, "f", module.shared_bytes[kernel.name])])
+    message = kernel_message(kernel, "f", module.shared_bytes[kernel.name], module.parts[kernel.name])
+    pipelines = Pipelines(queue, module.code, [message])
     memories: list[VulkanMemory] = []
     recording = None
     try:
