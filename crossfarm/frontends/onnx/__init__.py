@@ -68,4 +68,3 @@ def load_onnx(
         reason = error.strerror or type(error).__name__
         raise InvalidModule(f"{model!s}: cannot be read: {reason}", hint="check the path") from None
     return Importer(source, shapes or {}, values or {}).module()
-
