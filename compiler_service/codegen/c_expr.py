@@ -429,12 +429,14 @@ def may_be_wide(buffer: Buffer) -> bool:
 
 
 def bare(text: str) -> str:
-    """Without parentheses around all of it."""
+    """Without parentheses around all of it; those of a comma's operands stay, as it binds less than an assignment."""
     if not (text.startswith("(") and text.endswith(")")):
         return text
     depth = 0
     for position, c in enumerate(text):
         depth += (c == "(") - (c == ")")
+        if depth == 1 and c == ",":
+            return text
         if depth == 0 and position < len(text) - 1:
             return text
     return text[1:-1]

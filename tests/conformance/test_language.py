@@ -125,3 +125,12 @@ def test_a_benchmark_measures_the_call_and_its_kernels(on_device: OnDevice, kind
     if kind != "cpu":
         assert len(result.kernels) == 2
         assert all(seconds > 0 for seconds in result.kernels.values())
+
+
+def test_a_value_that_an_expression_binds_is_not_its_result(on_device: OnDevice) -> None:
+    a = te.placeholder((8,), name="A")
+    b = te.compute((8,), lambda i: te.let(a[i] + 1, lambda t: t * t), name="B")
+    module = IRModule({"main": te.create_prim_func([a, b])})
+    values, got = np.arange(8, dtype=np.float32), np.zeros(8, np.float32)
+    on_device(module, "main", [values, got])
+    np.testing.assert_array_equal(got, (values + 1) ** 2)
