@@ -125,6 +125,8 @@ class _Panels:
             self._split_groups(self.found.group)
         panel = self._lay_out()
         last = self._block(names[-1]) if names else sch.cache_write(self.conv, 0, "global")
+        if self.found.group is not None:
+            self._split_result(last, self.found.group)
         self._flatten_result(self.found.group)
         panel = self._pad(panel)
         self._tile_loops(panel, last)
@@ -142,6 +144,16 @@ class _Panels:
         self.sch.transform_block_layout(self.conv, split)
         self.axes[place : place + 1] = ["g", "f"]
         parallel_copy(self.sch, self.sch.reindex(self.conv, ("read", self._read(self.found.weights.buffer))))
+
+    def _split_result(self, last: BlockRef, group: int) -> None:
+        """What writes the result runs over groups and filters too: of it, too, a tile is a part of one group."""
+        store = self._block_of(last).body
+        assert isinstance(store, BufferStore)
+        order = [axis.var for axis in self._block_of(last).iter_vars]
+        place = order.index(store.indices[self.dims.index("f")])
+        self.sch.transform_block_layout(
+            last, lambda *axes: [*axes[:place], axes[place] // group, axes[place] % group, *axes[place + 1 :]]
+        )
 
     def _lay_out(self) -> BlockRef:
         """The block that fills the panels, a copy of the data as the kernel reads it: outer axes, panel, step of the
