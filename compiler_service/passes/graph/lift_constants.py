@@ -43,8 +43,11 @@ if TYPE_CHECKING:
 CONSTANTS = "constants"
 #: What the function is called that prepares the constants of another.
 PREPARE = "{}_prepare"
-#: Operators of these kinds are cheap where they write more than they read: they are left where they are used.
+#: Operators of these kinds are cheap where they write more than they read: they are left where they are used, for
+#: others of these kinds to compute on the way.
 _MAPS = ("elementwise", "broadcast", "injective")
+#: Elements that are written at each call for an operator that needs them in memory, rather than prepared, at most.
+_MOST_MADE = 64
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,10 @@ class _Plan:
         self.bindings = bindings
         self._values = {b.var: b.value for b in bindings}
         self._fixed = fixed
+        #: what is taken by those that do not compute their operands on the way, as sums of products
+        self._in_memory = {
+            v for b in bindings if b.var not in fixed and not _is_map(b.value) for v in visit.uses(b.value)
+        }
         own: set[GraphVar] = set()
         while True:
             self.needed = self._frontier(own, result)
@@ -158,13 +165,16 @@ class _Plan:
         return [b.var for b in self.bindings if b.var in self._fixed and b.var not in own and b.var in taken]
 
     def _pays(self, var: GraphVar) -> bool:
-        """False for what is written in more elements than it is computed from: it is made where it is used."""
+        """False for what is written in more elements than it is computed from: it is made where it is used, unless
+        that would be in memory, and again at each call."""
         value = self._values[var]
         if not isinstance(var.type, TensorType):
             return False
-        if isinstance(value, OperatorCall) and operators.get(value.op).kind in _MAPS:
-            return _elements(var.type) <= sum(_elements(type_of(a, {})) for a in set(value.args))
-        return True
+        if not isinstance(value, OperatorCall) or not _is_map(value):
+            return True
+        count = _elements(var.type)
+        read = sum(_elements(type_of(a, {})) for a in set(value.args))
+        return count <= read or (var in self._in_memory and count > _MOST_MADE)
 
     def _below(self, roots: Iterable[GraphVar]) -> set[GraphVar]:
         """The variables and all that they are computed from."""
@@ -240,6 +250,10 @@ class _Constants(visit.GraphMutator):
         name = unique_name(identifier(label), self._names)
         self._names.add(name)
         return name
+
+
+def _is_map(value: GraphExpr) -> bool:
+    return isinstance(value, OperatorCall) and operators.get(value.op).kind in _MAPS
 
 
 def _elements(kind: Type) -> int:

@@ -85,6 +85,19 @@ def test_what_is_larger_than_what_it_comes_from_is_made_where_it_is_used() -> No
     assert texts_of(functions["main"]) == ("main_prepare:0", f"sha256:{column.data.digest}")
 
 
+def test_one_number_all_over_is_prepared_for_what_reads_it_in_memory() -> None:
+    b = Builder()
+    x = b.parameter("x", tensor(16, 16))
+    weights, few = (b.op("full", shape=(16, n), value=0.5, dtype="float32") for n in (16, 2))
+    total = b.op("add", b.op("matmul", x, weights), b.op("full", shape=(16, 16), value=1.0, dtype="float32"))
+    function = b.function([total, b.op("matmul", x, few)])
+    functions = lifted(function)
+    # an addition writes the number into its program, and what is a line of memory is soon written
+    assert sorted(operators_of(functions["main"])) == ["add", "full", "full", "matmul", "matmul"]
+    assert operators_of(functions["main_prepare"]) == ["full"]
+    assert texts_of(functions["main"]) == ("main_prepare:0",)
+
+
 def test_content_that_is_elsewhere_is_not_needed() -> None:
     b = Builder()
     x = b.parameter("x", tensor(2, 4))
