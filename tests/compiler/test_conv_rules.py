@@ -34,6 +34,11 @@ DENSE = {
     "batch": Convolution(batch=3),
     "followed by bias and relu": Convolution(fused=True),
     "grouped, followed by bias and relu": Convolution(fused=True, channels=8, filters=16, group=4),
+    "groups that no tile divides, followed": Convolution(
+        fused=True, channels=12, filters=28, group=7, kernel=(1, 1), pad=0
+    ),
+    "many small groups": Convolution(channels=16, filters=16, group=2, height=14, width=14),
+    "many small groups, followed": Convolution(fused=True, channels=16, filters=16, group=2, height=7, width=7),
     "one filter, followed": Convolution(fused=True, filters=1, channels=16),
     "double": Convolution(dtype="float64"),
     "integers": Convolution(dtype="int32"),
@@ -118,10 +123,11 @@ def test_the_batch_of_a_depthwise_convolution_may_be_symbolic(batch: int) -> Non
 
 @pytest.mark.parametrize("batch", [1, 3])
 @pytest.mark.parametrize("group", [0, 4])
-def test_the_batch_may_be_symbolic(batch: int, group: int) -> None:
-    module = cf.parse(Convolution(batch="n", channels=8, filters=16, group=group, fused=not group).text())
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_batch_may_be_symbolic(batch: int, group: int, fused: bool) -> None:
+    module = cf.parse(Convolution(batch="n", channels=8, filters=16, group=group, fused=fused).text())
     made = choose_schedules(module, Target("x86-64-v3").resolved())
-    assert group or chosen(module, "x86-64-v3") == "conv2d"
+    assert chosen(module, "x86-64-v3") == "conv2d"
     check(module, made.module, batch)
     expected, got = arrays(module, batch), arrays(module, batch)
     run(module, "main", expected)

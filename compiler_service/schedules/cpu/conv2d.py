@@ -149,8 +149,8 @@ class _Panels:
         """What writes the result runs over groups and filters too: of it, too, a tile is a part of one group."""
         store = self._block_of(last).body
         assert isinstance(store, BufferStore)
-        order = [axis.var for axis in self._block_of(last).iter_vars]
-        place = order.index(store.indices[self.dims.index("f")])
+        channel = store.indices[self.dims.index("f")]
+        (place,) = (n for n, axis in enumerate(self._block_of(last).iter_vars) if axis.var is channel)
         self.sch.transform_block_layout(
             last, lambda *axes: [*axes[:place], axes[place] // group, axes[place] % group, *axes[place + 1 :]]
         )
