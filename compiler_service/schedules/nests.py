@@ -93,6 +93,11 @@ class Nest:
                 total += 1
         return total // 2
 
+    @cached_property
+    def calls(self) -> bool:
+        """Whether it has a mathematical function, which pays in vectors only if this schedule makes them."""
+        return any(isinstance(n, Call) and n.op not in _CHEAP for n in walk(self.block.body))
+
     def instances(self, axes: tuple[IterVar, ...] | None = None) -> int:
         """How many there are, over all or some axes; unknown extents are guessed."""
         count = 1

@@ -127,7 +127,25 @@ def test_rows_are_normalized_in_one_go(operator: str, shapes: Sequence[Sequence[
 @pytest.mark.parametrize("operator", ["nn.max_pool2d", "nn.avg_pool2d", "nn.lp_pool2d"])
 def test_pools_are_one_kernel_with_their_padding(operator: str) -> None:
     module = made(operator, (IMAGE,), {"pool_size": (3,), "strides": (2,), "padding": (1,)}, "float32")
-    assert set(rules_of(module, GPU).values()) == {"windows"}
+    for target, rule in ((CPU, "pooling"), (GPU, "windows")):
+        assert set(rules_of(module, target).values()) == {rule}
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "attrs"),
+    [
+        ("nn.max_pool2d", IMAGE, {"pool_size": (3,)}),
+        ("nn.max_pool2d", (N, *IMAGE[1:]), {"pool_size": (2,), "strides": (2,)}),
+        ("nn.max_pool1d", (1, 16, 40), {"pool_size": (3,), "strides": (2,), "padding": (1,)}),
+        ("nn.avg_pool3d", (1, 4, 8, 14, 14), {"pool_size": (3,), "strides": (2,), "padding": (1,)}),
+    ],
+)
+def test_cpus_pool_rows_of_pixels(operator: str, shape: Sequence[Any], attrs: dict[str, Any]) -> None:
+    assert set(rules_of(made(operator, (shape,), attrs, "float32"), CPU).values()) == {"pooling"}
+
+
+def test_a_window_over_whole_rows_is_a_reduction_like_any_other() -> None:
+    assert rules_of(made("nn.avg_pool2d", (IMAGE,), {"pool_size": (28,)}, "float32"), CPU)["pool"] != "pooling"
 
 
 def by_code(module: IRModule, args: Sequence[Any]) -> None:
@@ -143,6 +161,13 @@ BUILT = [
         {"strides": (2, 3), "padding": (1,), "output_padding": (1, 0), "groups": 2}, tolerance=SUMS,
     ),
     Case("nn.avg_pool2d", (array("float32", 1, 3, 9, 8),), {"pool_size": (3,), "padding": (1,), "ceil_mode": True}),
+    Case("nn.max_pool2d", (array("float32", 2, 3, 14, 37),), {"pool_size": (3,), "strides": (2,), "padding": (1,)}),
+    Case("nn.max_pool2d", (array("int8", 1, 5, 150, 130),), {"pool_size": (3, 2), "strides": (1, 3), "dilation": (2,)}),
+    Case("nn.avg_pool1d", (array("float64", 2, 3, 41),), {"pool_size": (5,), "strides": (2,), "padding": (2,)}),
+    Case("nn.avg_pool3d", (array("float16", 1, 2, 5, 7, 6),), {"pool_size": (2,), "strides": (2, 1, 3)}),
+    # rows of no whole number of vectors
+    Case("nn.lrn", (array("float32", 1, 9, 6, 27),), {"size": 5, "alpha": 0.1}, tolerance=(2e-5, 1e-5)),
+    Case("tanh", (array("float32", 4, 70, 55),), tolerance=(2e-5, 1e-6)),
     Case("nn.group_norm", (array("float32", 2, 6, 5, 7), array("float32", 6)), {"num_groups": 3}),
     Case("nn.log_softmax", (array("float16", 5, 33),)),
     Case("gather_nd", (array("float32", 5, 4, 3), array("int64", 8, 2, low=-9, high=9))),

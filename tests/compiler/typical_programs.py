@@ -50,6 +50,7 @@ LARGE: dict[str, Program] = {
 FITTING = {
     "depthwise": images.depthwise((1, 8, 33, 35), 1, (3, 3), padding=1),
     "conv2d": images.convolution((1, 8, 19, 21), 9, (3, 3), padding=1, epilogue="bias"),
+    "pooling": images.pool((1, 8, 33, 35), (3, 3), kind="max", padding=1, stride=2),
     "skinny_matmul": programs.matmul(1, 131, 67),
     "dot_products": programs.matmul(1, 131, 64, layout="NT"),
     "matmul_int8": programs.matmul(35, 37, 39, dtype="int8", out="int32", epilogue="relu"),

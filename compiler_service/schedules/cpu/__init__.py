@@ -10,6 +10,7 @@ from compiler_service.schedules.cpu.elementwise import Elementwise
 from compiler_service.schedules.cpu.fallback import Fallback
 from compiler_service.schedules.cpu.matmul import Matmul
 from compiler_service.schedules.cpu.matmul_int8 import MatmulInt8
+from compiler_service.schedules.cpu.pooling import Pooling
 from compiler_service.schedules.cpu.rows import Rows
 from compiler_service.schedules.cpu.skinny import DotProducts, SkinnyMatmul
 from compiler_service.schedules.cpu.transpose import Transpose
@@ -22,6 +23,7 @@ RULES: tuple[Rule, ...] = (
     DotProducts(),
     MatmulInt8(),
     Matmul(),
+    Pooling(),
     Rows(),
     Columns(),
     Whole(),

@@ -17,6 +17,7 @@ from compiler_service.schedules.cpu.vectors import (
     parallelize,
     reduce_in_lanes,
     reduction_lanes,
+    row_lanes,
 )
 from compiler_service.schedules.nests import Nest, nest_of
 from crossfarm.ir import dtype as dt
@@ -82,6 +83,8 @@ class Columns:
             outer.append(pieces[0])
             extents.append(IntImm(known // part, "int64"))
             inner, rest = pieces[1:], part
+        elif (short := row_lanes(extent, lanes)) > 1 and known is not None:
+            inner, rest = list(sch.split(last, [known // short, short])), known
         deepest = const_int(nest.reduced[-1].dom.extent)
         together: list[LoopRef] = []
         if len(inner) == 2 and deepest is not None and deepest % _ROWS_TOGETHER == 0:

@@ -11,7 +11,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler_service.schedules.base import Fit, Refusal, Site
-from compiler_service.schedules.cpu.vectors import is_worth_threads, parallelize, should_stream, vectorize_map
+from compiler_service.schedules.cpu.vectors import (
+    is_worth_threads,
+    parallelize,
+    row_lanes,
+    should_stream,
+    vectorize_map,
+)
 from compiler_service.schedules.maps import chain_from, is_flat, map_refusal, widest
 from compiler_service.schedules.nests import UNKNOWN_EXTENT, Nest, nest_of
 from crossfarm.ir.arith import const_int
@@ -60,18 +66,19 @@ class Elementwise:
         stream = should_stream(cpu, tuple(s.buffer for s in nest.stores))
         extents = [a.dom.extent for a in axes]
         work = nest.instances() * nest.work
-        if len(axes) > 1 and is_flat(nest) and nest.instances(axes[-1:]) < _SHORT * lanes:
+        short = row_lanes(extents[-1], lanes) if nest.calls and nest.instances(axes[-1:]) % lanes else 1
+        if short == 1 and len(axes) > 1 and is_flat(nest) and nest.instances(axes[-1:]) < _SHORT * lanes:
             ordered, extents = [sch.fuse(*ordered)], [IntImm(nest.instances(), "int64")]
         rows = math.prod(_count(e) for e in extents[:-1])
         last = const_int(extents[-1])
         wanted = (cpu.threads or _USUAL_THREADS) * _PARTS_PER_THREAD
         if last is not None and rows < wanted and is_worth_threads(cpu, work):
-            parts = _parts(last, lanes, -(-wanted // rows))
+            parts = _parts(last, short if short > 1 else lanes, -(-wanted // rows))
             if parts > 1:
                 part, rest = sch.split(ordered[-1], [parts, None])
                 ordered[-1:] = [part, rest]
                 extents[-1:] = [IntImm(parts, "int64"), IntImm(last // parts, "int64")]
-        vectorize_map(sch, ordered[-1], extents[-1], lanes, stream=stream)
+        vectorize_map(sch, ordered[-1], extents[-1], short if short > 1 else lanes, stream=stream)
         if len(ordered) > 1:
             each = _count(extents[-1]) * nest.work
             parallelize(sch, cpu, tuple(ordered[:-1]), tuple(extents[:-1]), each)

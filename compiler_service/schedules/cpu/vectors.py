@@ -64,6 +64,18 @@ def vectorize_map(
         sch.vectorize(loop)
 
 
+def row_lanes(extent: Expr, lanes: int) -> int:
+    """Lanes of the vectors that a row which is no multiple of ``lanes`` is made of, a divisor of its length; 1: none.
+
+    They fill registers but for a part of the last one: of 26 elements in 16 lanes two registers are made.
+    """
+    count = const_int(extent)
+    if count is None or lanes < 2:
+        return 1
+    parts = [d for d in range(lanes // 2 + 1, min(4 * lanes, _MOST_LANES) + 1) if count % d == 0]
+    return min(parts, key=lambda d: (-(-d // lanes) * lanes / d, d), default=1)
+
+
 def should_stream(cpu: Cpu, results: tuple[Buffer, ...]) -> bool:
     """Whether results are so large that caching them would only push other things out of the caches.
 
