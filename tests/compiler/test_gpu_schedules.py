@@ -397,6 +397,16 @@ def test_a_core_loads_a_tile_in_loops_that_its_compiler_can_digest() -> None:
     assert {n.kind for n in loads} == {"serial"}
 
 
+@pytest.mark.parametrize(
+    ("width", "divided"), [(16, False), (28, False), (9, True)], ids=["vectors", "nearly vectors", "narrow"]
+)
+def test_a_core_computes_pixels_of_one_row_where_they_fill_vectors(width: int, divided: bool) -> None:
+    program = images.convolution((1, 3, 3, width), 4, (3, 3), padding=1, epilogue="bias+relu")
+    assert set(check(program, ON_CPU).values()) == {"conv2d"}
+    lowered, _ = run_pipeline(program.module, Target(ON_CPU).resolved())
+    assert (f"% {width}" in lowered.script()) == divided
+
+
 def _stores_alone(node: For, name: str) -> bool:
     stores = {n.buffer.name for n in walk(node.body) if isinstance(n, BufferStore)}
     return stores == {name}

@@ -30,6 +30,8 @@ from crossfarm.ir.visitor import walk
 _FEWEST_FILTERS, _FEWEST_STEPS = 4, 8
 #: Pixels of an image below which those of all images are columns together.
 _SMALL_IMAGE = 256
+#: Pixels that a core computes at once.
+_VECTOR = 8
 
 
 @dataclass(frozen=True)
@@ -147,13 +149,22 @@ def _parts(site: Site, found: Convolution, node: Block, channel: Var, groups: tu
     reads = [region.buffer for region in node.reads]
     images_known = all(const_int(extents[axis]) is not None for axis in found.outer)
     together = count < _SMALL_IMAGE and images_known and found.group is None
+    batch, columns = ((), (*found.outer, *pixels)) if together else ((*found.outer, *groups), pixels)
+    if found.rows is not None and site.gpu.loops_over_threads and _fills_vectors(const_int(extents[found.columns])):
+        # pixels of one row: a core's vectors load what follows one another, without a division for each
+        batch, columns = (*found.outer, *groups, found.rows), (found.columns,)
     return Parts(
         block=node,
         left=reads.index(found.weights.buffer),
         right=reads.index(found.data.buffer),
-        batch=() if together else (*found.outer, *groups),
+        batch=batch,
         rows=(channel,),
-        columns=(*found.outer, *pixels) if together else pixels,
+        columns=columns,
         sums=found.sums,
         extents=extents,
     )
+
+
+def _fills_vectors(width: int | None) -> bool:
+    """Whether a row of so many pixels, cut in vectors, leaves little of the last one empty."""
+    return width is not None and -(-width // _VECTOR) * _VECTOR * 4 <= width * 5
