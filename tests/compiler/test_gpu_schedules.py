@@ -397,13 +397,14 @@ def test_a_core_loads_a_tile_in_loops_that_its_compiler_can_digest() -> None:
     assert {n.kind for n in loads} == {"serial"}
 
 
+@pytest.mark.parametrize("target", [ON_CPU, LANES], ids=["threads in turn", "threads as lanes"])
 @pytest.mark.parametrize(
-    ("width", "divided"), [(16, False), (28, False), (9, True)], ids=["vectors", "nearly vectors", "narrow"]
+    ("width", "divided"), [(32, False), (28, False), (9, True)], ids=["vectors", "nearly vectors", "narrow"]
 )
-def test_a_core_computes_pixels_of_one_row_where_they_fill_vectors(width: int, divided: bool) -> None:
+def test_a_core_computes_pixels_of_one_row_where_they_fill_vectors(width: int, divided: bool, target: str) -> None:
     program = images.convolution((1, 3, 3, width), 4, (3, 3), padding=1, epilogue="bias+relu")
-    assert set(check(program, ON_CPU).values()) == {"conv2d"}
-    lowered, _ = run_pipeline(program.module, Target(ON_CPU).resolved())
+    assert set(check(program, target).values()) == {"conv2d"}
+    lowered, _ = run_pipeline(program.module, Target(target).resolved())
     assert (f"% {width}" in lowered.script()) == divided
 
 

@@ -14,7 +14,7 @@ from compiler_service.schedules.convolution import Convolution, convolution_of
 from compiler_service.schedules.epilogue import epilogue_of
 from compiler_service.schedules.gpu.products import Parts, TiledProduct, grid_problem, result_apart
 from compiler_service.schedules.gpu.tiles import GroupTile, best_group_tile
-from compiler_service.schedules.nests import nest_of
+from compiler_service.schedules.nests import Access, nest_of
 from compiler_service.schedules.padding import private_padding
 from crossfarm.errors import ScheduleError
 from crossfarm.ir import dtype as dt
@@ -30,8 +30,8 @@ from crossfarm.ir.visitor import walk
 _FEWEST_FILTERS, _FEWEST_STEPS = 4, 8
 #: Pixels of an image below which those of all images are columns together.
 _SMALL_IMAGE = 256
-#: Pixels that a core computes at once.
-_VECTOR = 8
+#: Pixels that a core computes at once: in a vector of one thread's, and by threads that are lanes of vectors.
+_VECTOR, _LANES = 8, 32
 
 
 @dataclass(frozen=True)
@@ -150,8 +150,7 @@ def _parts(site: Site, found: Convolution, node: Block, channel: Var, groups: tu
     images_known = all(const_int(extents[axis]) is not None for axis in found.outer)
     together = count < _SMALL_IMAGE and images_known and found.group is None
     batch, columns = ((), (*found.outer, *pixels)) if together else ((*found.outer, *groups), pixels)
-    if found.rows is not None and site.gpu.loops_over_threads and _fills_vectors(const_int(extents[found.columns])):
-        # pixels of one row: a core's vectors load what follows one another, without a division for each
+    if found.rows is not None and _is_by_rows(site, found, const_int(extents[found.columns])):
         batch, columns = (*found.outer, *groups, found.rows), (found.columns,)
     return Parts(
         block=node,
@@ -165,6 +164,10 @@ def _parts(site: Site, found: Convolution, node: Block, channel: Var, groups: tu
     )
 
 
-def _fills_vectors(width: int | None) -> bool:
-    """Whether a row of so many pixels, cut in vectors, leaves little of the last one empty."""
-    return width is not None and -(-width // _VECTOR) * _VECTOR * 4 <= width * 5
+def _is_by_rows(site: Site, found: Convolution, width: int | None) -> bool:
+    """Whether columns of the product are pixels of one row: a core's vectors load what follows one another then,
+    without a division for each. Only where that leaves little of the last vector of a row empty."""
+    if width is None or not site.gpu.is_cpu or Access(found.data.buffer, found.data.indices).step(found.columns) != 1:
+        return False
+    vector = _VECTOR if site.gpu.loops_over_threads else _LANES
+    return -(-width // vector) * vector * 4 <= width * 5
