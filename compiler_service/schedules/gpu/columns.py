@@ -51,7 +51,7 @@ class Columns:
         if 1 not in [load.step(last) for load in nest.loads]:
             return Refusal("nothing that it reads follows one another as its results do")
         if any(const_int(axis.dom.extent) is None for axis in nest.spatial[1:-1]):
-            return Refusal("an axis between its first and its last is of symbolic size: so would be what a group shares")
+            return Refusal("an axis between its first and its last is of symbolic size, as a group's share would be")
         sharing = _sharing(site, nest)
         if sharing.lanes < 2:
             return Refusal("it has results enough for a thread each, or few steps")
