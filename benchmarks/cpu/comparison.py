@@ -15,7 +15,7 @@ from benchmarks.cpu.builds import corpus_builds
 from benchmarks.cpu.peers import Peer
 from benchmarks.cpu.sides import CrossfarmCode, Side
 from benchmarks.cpu.tables import ROOFLINE, Goal, Table, as_data, duration, rates, ratio, spread, times
-from benchmarks.cpu.turns import OURS, Effort, Floor, Measured, measure
+from benchmarks.cpu.turns import OURS, Effort, Floor, Measured, Processors, measure
 from benchmarks.cpu.works import Work
 from benchmarks.report import Samples
 from clients.sdk.device import Device
@@ -165,7 +165,10 @@ def threads(bench: CodeBench) -> Iterator[Table]:
         alone: CrossfarmCode(bench.farm, bench.device, 1),
     }
     floors = {ROOFLINE: Floor(bench.roofline, bench.threads), f"{ROOFLINE}, {alone}": Floor(bench.roofline, 1)}
-    found = [measure(work, {**sides, **floors}, bench.effort) for work in works.large(bench.effort.quick)]
+    processors = Processors(bench.roofline, bench.threads)
+    found = [
+        measure(work, {**sides, **floors}, bench.effort, processors.wait) for work in works.large(bench.effort.quick)
+    ]
     goal = Goal(_SPEEDUP, (alone,), alone)
 
     def of_the_machine(measured: Measured) -> float | None:
@@ -188,6 +191,9 @@ def threads(bench: CodeBench) -> Iterator[Table]:
         (
             "Roofline's ×: what more threads bring to the loop that finds the limit which applies, in the same turns. "
             "Where memory bounds a work, it is the memory that decides.",
+            f"Each round began when {bench.threads} threads together did at least 0.9 × {bench.threads} times the "
+            f"arithmetic of one (the host may run them on one core for a while): {processors.waited:.0f} s were waited "
+            f"for that, {processors.missed} rounds began without.",
         ),
         data=[as_data(measured) for measured in found],
     )

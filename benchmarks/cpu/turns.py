@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from benchmarks.cpu.peers import Peer
@@ -18,6 +19,9 @@ OURS = "crossfarm"
 _SLOW_SECONDS = 0.3
 #: A run longer than this is a sample by itself.
 _LONG_SECONDS = 0.05
+#: How long a look at the processors takes for each number of threads, and the pause before the next one.
+_LOOK_SECONDS = 0.02
+_PAUSE_SECONDS = 0.2
 #: Operations a byte above which arithmetic bounds a work, and not memory, on every CPU of today.
 _INTENSE = 16.0
 
@@ -78,6 +82,42 @@ class Floor:
         raise Unsupported("the roofline computes nothing")
 
 
+class Processors:
+    """Whether the machine runs several threads at once just now.
+
+    The processors of a virtual machine are threads of its host's, and for seconds at a time several may share one core:
+    what more threads bring cannot be measured then. The roofline's arithmetic, which touches no memory, tells.
+
+    Attributes:
+        waited: seconds spent waiting so far.
+        missed: how often the wait was given up.
+    """
+
+    def __init__(self, roofline: Peer, threads: int, *, share: float = 0.9, patience: float = 240.0) -> None:
+        """``share`` of ``threads`` times the rate of one thread counts as all; ``patience``: seconds of waiting in
+        total."""
+        self._roofline, self._threads, self._share, self._patience = roofline, threads, share, patience
+        self.waited, self.missed = 0.0, 0
+
+    def wait(self) -> None:
+        """Returns when the threads run at once, or when patience is at its end."""
+        began = time.monotonic()
+        left = self._patience - self.waited
+        while self._gain() < self._share * self._threads:
+            if time.monotonic() - began > left:
+                self.missed += 1
+                break
+            time.sleep(_PAUSE_SECONDS)
+        self.waited += time.monotonic() - began
+
+    def _gain(self) -> float:
+        one, all_ = (
+            float(self._roofline.ask("peak", threads=count, seconds=_LOOK_SECONDS)["rate"])
+            for count in (1, self._threads)
+        )
+        return all_ / one
+
+
 def bound_of(work: Work) -> tuple[str, int]:
     """What bounds a work, "peak", "read" or "copy", and how much of that it takes at least: FLOPs or bytes.
 
@@ -89,7 +129,9 @@ def bound_of(work: Work) -> tuple[str, int]:
     return ("read" if read > 0.9 * work.bytes else "copy"), work.bytes
 
 
-def measure(work: Work, sides: Mapping[str, Side], effort: Effort) -> Measured:
+def measure(
+    work: Work, sides: Mapping[str, Side], effort: Effort, before_round: Callable[[], None] = lambda: None
+) -> Measured:
     """One work on every side. Raises RuntimeError where ours gives another result than the first peer that tells."""
     first: dict[str, float] = {}
     for name, side in sides.items():
@@ -101,6 +143,7 @@ def measure(work: Work, sides: Mapping[str, Side], effort: Effort) -> Measured:
     _check(work, {name: side for name, side in sides.items() if name in first})
     found = {name: [seconds] if seconds > _SLOW_SECONDS else [] for name, seconds in first.items()}
     for _ in range(effort.rounds):
+        before_round()
         for name, seconds in first.items():
             if seconds <= _SLOW_SECONDS:
                 repeat = 1 if seconds > _LONG_SECONDS else effort.repeat
