@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -44,8 +45,9 @@ def program(running: runfile.RunningFarm, module: str) -> psutil.Process:
 
     def find() -> psutil.Process | None:
         for child in psutil.Process(running.pid).children():
-            if child.status() != psutil.STATUS_ZOMBIE and module in child.cmdline():
-                return child
+            with contextlib.suppress(psutil.NoSuchProcess):  # it ended meanwhile
+                if child.status() != psutil.STATUS_ZOMBIE and module in child.cmdline():
+                    return child
         return None
 
     found: psutil.Process = until(find)
