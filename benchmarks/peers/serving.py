@@ -10,7 +10,6 @@ ready and is answered with the ``seconds`` of its second run, or ``unsupported``
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -76,6 +75,18 @@ def probe(output: Array) -> list[float]:
     return [float(value) for value in flat[np.linspace(0, flat.size - 1, min(PROBES, flat.size)).astype(np.int64)]]
 
 
+def peak_memory() -> int:
+    """The most bytes that this process has had in memory; 0 where the system does not tell.
+
+    Not ``getrusage``: its maximum is that of the parent too, which had forked.
+    """
+    try:
+        with open("/proc/self/status") as status:
+            return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmHWM"))
+    except (OSError, StopIteration):
+        return 0
+
+
 def serve(name: str, prepare: Callable[[Work], Runner]) -> None:
     """Answers requests until standard input ends. ``name``: what the peer is, with its version."""
     answers = sys.stdout
@@ -95,7 +106,7 @@ def serve(name: str, prepare: Callable[[Work], Runner]) -> None:
             case "result" if runner is not None:
                 return {"values": probe(runner.output())}
             case "memory":
-                return {"bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}
+                return {"bytes": peak_memory()}
             case unknown:
                 raise ValueError(f"there is nothing to {unknown}")
 
