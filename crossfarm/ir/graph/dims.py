@@ -33,8 +33,9 @@ def constant(value: Dim) -> int | None:
 
 def constants(values: Iterable[Dim]) -> tuple[int, ...] | None:
     """All as numbers; None where one is symbolic."""
-    found = tuple(constant(v) for v in values)
-    return None if None in found else found  # type: ignore[return-value]
+    found = [constant(v) for v in values]
+    known = tuple(number for number in found if number is not None)
+    return known if len(known) == len(found) else None
 
 
 def same(a: Dim, b: Dim) -> bool:
