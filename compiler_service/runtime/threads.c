@@ -4,10 +4,12 @@
  * what the library's user may call is exported. Functions of programs have names that begin with "crossfarm_", so none
  * of them can be called like these.
  *
- * How a loop runs. The caller describes it in `pool`, opens it, wakes the helpers and takes part. Each takes chunks of
- * what is left until nothing is: large ones first, small ones at the end (guided self-scheduling: Polychronopoulos
- * and Kuck, 1987), so that fast and slow cores end together. Then the caller closes the loop and waits for the helpers
- * that are inside; those that wake too late find it closed, and nobody waits for them.
+ * How a loop runs. The caller describes it in `pool`, opens it, wakes the helpers and takes part. Each thread has an even
+ * share of the iterations, always the same one, so that what it has in its cache from the last loop or the last call is
+ * what it needs; when its share is done it helps with those of others (affinity scheduling: Markatos and LeBlanc, 1992).
+ * Of a share chunks are taken, large ones first, small ones at the end (guided self-scheduling: Polychronopoulos and
+ * Kuck, 1987), so that fast and slow cores end together. Then the caller closes the loop and waits for the helpers that
+ * are inside; those that wake too late find it closed, and nobody waits for them.
  *
  * One loop at a time has the pool. A loop that begins meanwhile, in another thread of the program or inside the body of
  * the first, runs on its own thread alone: the cores have work already.
@@ -28,7 +30,7 @@ enum {
     MAX_THREADS = 1024,
     MAX_CPUS = 8192,       /* numbers of CPUs lie below */
     ALIGNMENT = 64,
-    PARTS = 4,             /* a chunk is about this part of a thread's even share of what is left */
+    CHUNK_SHIFT = 2,       /* a chunk is what is left of a share, shifted by this */
     STACK_BYTES = 1 << 20, /* generated code needs some ten KiB */
     /* Looks at a word before a thread sleeps: 20 to 100 us, about as long as it takes to wake one, so that waiting costs
      * at most twice what it must (Karlin et al., "Empirical Studies of Competitive Spinning", 1991). Loops in a row find
@@ -153,6 +155,7 @@ static void empty(struct Arena *arena) {
 struct Helper {
     struct Helper *next;
     Thread thread;
+    int32_t share; /* its own */
     int32_t cpu; /* -1: any of the process' */
     struct Arena arena;
 };
@@ -161,6 +164,12 @@ struct Settings {
     int32_t count;
     int32_t number_of_cpus;
     int32_t cpus[MAX_THREADS];
+};
+
+/* Iterations that one thread begins with, in a cache line of its own. */
+struct Share {
+    _Alignas(ALIGNMENT) int64_t next; /* first one that nobody has taken */
+    int64_t end;
 };
 
 enum { OPEN = 1u << 31 }; /* in pool.state; the rest counts the helpers inside the loop */
@@ -174,7 +183,6 @@ static struct {
 
     struct Helper *helpers;
     int32_t threads;    /* that loops run on: the helpers and the caller; 0 when helpers are still to be started */
-    int32_t shift;      /* a chunk is what is left, shifted by this */
     struct Arena arena; /* the caller's */
 
     Word settings_use; /* lock of the settings */
@@ -187,10 +195,10 @@ static struct {
     void *closure;
     int64_t extent;
     int64_t scratch_bytes;
-    int64_t next;      /* first iteration that nobody has taken */
-    Word failure_use;  /* lock of the two below */
-    int64_t failed_at; /* first iteration of the chunk whose status is kept */
-    int32_t status;
+    Word failure_use;  /* lock of changes to the two below */
+    int64_t failed_at; /* first iteration of the first chunk that failed; `extent` where none did */
+    int32_t status;    /* of that chunk */
+    struct Share shares[MAX_THREADS];
 } pool;
 
 /* Makes the state this process' own: after a fork the parent's helpers are not here, and its locks may be held by
@@ -239,7 +247,11 @@ static void start_helpers(void) {
         struct Helper *helper = allocate(sizeof *helper);
         if (helper == NULL) break;
         if (at >= settings->number_of_cpus) at = 0;
-        *helper = (struct Helper){.next = pool.helpers, .cpu = settings->number_of_cpus ? settings->cpus[at] : -1};
+        *helper = (struct Helper){
+            .next = pool.helpers,
+            .share = pool.threads,
+            .cpu = settings->number_of_cpus ? settings->cpus[at] : -1,
+        };
         if (!start_thread(&helper->thread, helper)) {
             release(helper);
             break;
@@ -247,41 +259,44 @@ static void start_helpers(void) {
         pool.helpers = helper;
         pool.threads++;
     }
-    for (pool.shift = 0; (1 << pool.shift) < PARTS * pool.threads;) pool.shift++;
     pool.applied = get(&pool.version);
     unlock(&pool.settings_use);
 }
 
-/* Takes the next chunk; its size, 0 when nothing is left. */
-static int64_t take(int64_t *begin) {
-    int64_t at = __atomic_load_n(&pool.next, __ATOMIC_SEQ_CST), size;
+/* Takes a share's next chunk; its size, 0 when nothing is left. */
+static int64_t take(struct Share *share, int64_t *begin) {
+    int64_t at = __atomic_load_n(&share->next, __ATOMIC_SEQ_CST), size;
     do {
-        const int64_t left = pool.extent - at;
+        const int64_t left = share->end - at;
         if (left <= 0) return 0;
-        size = left >> pool.shift;
+        size = left >> CHUNK_SHIFT;
         if (size == 0) size = 1;
-    } while (!__atomic_compare_exchange_n(&pool.next, &at, at + size, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
+    } while (!__atomic_compare_exchange_n(&share->next, &at, at + size, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST));
     *begin = at;
     return size;
 }
 
-/* Keeps the status of the first chunk that failed, and lets nobody begin another one. Chunks before it have all been
- * begun and will be finished, so that in the end it is the first one of all. */
+/* Keeps the status of the first chunk, in the loop's order, that failed. */
 static void fail(int64_t at, int32_t status) {
     lock(&pool.failure_use);
-    if (pool.status == OK || at < pool.failed_at) {
-        pool.failed_at = at;
+    if (at < pool.failed_at) {
+        __atomic_store_n(&pool.failed_at, at, __ATOMIC_SEQ_CST);
         pool.status = status;
     }
     unlock(&pool.failure_use);
-    __atomic_store_n(&pool.next, pool.extent, __ATOMIC_SEQ_CST);
 }
 
-static void work(void *scratch) {
-    int64_t begin;
-    for (int64_t size; (size = take(&begin)) != 0;) {
-        const int32_t status = pool.body(pool.closure, begin, begin + size, scratch);
-        if (status != OK) fail(begin, status);
+/* Runs chunks: of the thread's own share, then of those that follow it. Chunks behind one that failed are left out,
+ * those before it are not, so that in the end it is the first one of all. */
+static void work(int32_t own, void *scratch) {
+    for (int32_t i = 0; i < pool.threads; i++) {
+        struct Share *share = &pool.shares[own + i < pool.threads ? own + i : own + i - pool.threads];
+        int64_t begin;
+        for (int64_t size; (size = take(share, &begin)) != 0;) {
+            if (begin > __atomic_load_n(&pool.failed_at, __ATOMIC_SEQ_CST)) break;
+            const int32_t status = pool.body(pool.closure, begin, begin + size, scratch);
+            if (status != OK) fail(begin, status);
+        }
     }
 }
 
@@ -295,7 +310,7 @@ static void help(struct Helper *helper) {
         if (state & OPEN) {
             void *scratch = reserve(&helper->arena, pool.scratch_bytes);
             /* without memory it leaves the work to others: the caller has got some */
-            if (scratch != NULL || pool.scratch_bytes <= 0) work(scratch);
+            if (scratch != NULL || pool.scratch_bytes <= 0) work(helper->share, scratch);
             if (__atomic_sub_fetch(&pool.state, 1, __ATOMIC_SEQ_CST) == 0) wake(&pool.state, 1);
         }
         wait_while(&pool.epoch, epoch);
@@ -307,12 +322,18 @@ static int32_t share(Body body, void *closure, int64_t extent, int64_t scratch_b
     pool.closure = closure;
     pool.extent = extent;
     pool.scratch_bytes = scratch_bytes;
-    pool.next = 0;
+    pool.failed_at = extent;
     pool.status = OK;
+    int64_t begin = 0;
+    for (int32_t i = 0; i < pool.threads; i++) {
+        const int64_t end = begin + extent / pool.threads + (i < extent % pool.threads);
+        pool.shares[i] = (struct Share){begin, end};
+        begin = end;
+    }
     put(&pool.state, OPEN);
     __atomic_add_fetch(&pool.epoch, 1, __ATOMIC_SEQ_CST);
     wake(&pool.epoch, (extent < pool.threads ? (int32_t)extent : pool.threads) - 1);
-    work(scratch);
+    work(0, scratch);
     uint32_t inside = __atomic_and_fetch(&pool.state, ~(uint32_t)OPEN, __ATOMIC_SEQ_CST);
     for (; inside != 0; inside = get(&pool.state)) wait_while(&pool.state, inside);
     return pool.status;

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,15 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="compiled for an
 
 BODY = ctypes.CFUNCTYPE(ctypes.c_int32, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 
-#: The runtime with its loops exported, for a system whose third thread and all after it do not start.
-REFUSING = """
+#: The runtime with its loops exported.
+EXPORTED = """
+#include "threads.c"
+__attribute__((visibility("default")))
+int32_t run(Body body, int64_t extent, int64_t bytes) { return crossfarmrt_parallel(body, NULL, extent, bytes); }
+"""
+#: The same for a system whose third thread and all after it do not start.
+REFUSING = (
+    """
 #define _GNU_SOURCE
 #include <pthread.h>
 static int starts;
@@ -29,10 +38,9 @@ static int start(pthread_t *t, const pthread_attr_t *a, void *(*f)(void *), void
     return ++starts > 2 ? 11 : pthread_create(t, a, f, x);
 }
 #define pthread_create start
-#include "threads.c"
-__attribute__((visibility("default")))
-int32_t run(Body body, int64_t extent, int64_t bytes) { return crossfarmrt_parallel(body, NULL, extent, bytes); }
 """
+    + EXPORTED
+)
 
 
 def compiled(code: str, folder: Path, *flags: str) -> ctypes.CDLL:
@@ -84,6 +92,48 @@ def test_where_threads_do_not_start_loops_run_on_those_that_did(tmp_path: Path) 
     assert library.run(body, 100, 64) == 0, "and on one where none does"
     assert library.crossfarmrt_threads() == 1
     library.crossfarmrt_close()
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ctypes.CDLL]:
+    """The runtime with loops on two threads."""
+    library = compiled(EXPORTED, tmp_path_factory.mktemp("pair"))
+    library.run.argtypes = [BODY, ctypes.c_int64, ctypes.c_int64]
+    library.crossfarmrt_set_threads(2, None, 0)
+    yield library
+    library.crossfarmrt_close()
+
+
+def test_a_thread_begins_with_the_same_iterations_in_every_loop(pair: ctypes.CDLL) -> None:
+    both = threading.Barrier(2)
+    seen: list[tuple[int, int]] = []
+
+    @BODY
+    def body(closure: int | None, begin: int, end: int, scratch: int | None) -> int:
+        if begin in (0, 50):
+            both.wait(timeout=60)  # nobody has been through with its share before the other began
+            seen.append((begin, threading.get_ident()))
+        return 0
+
+    for _ in range(5):
+        assert pair.run(body, 100, 0) == 0
+    assert len(set(seen)) == 2, "what a loop has left in a core's cache is of use to the next one"
+    assert (0, threading.get_ident()) in seen
+
+
+def test_the_first_failure_in_the_order_of_the_loop_counts(pair: ctypes.CDLL) -> None:
+    later = threading.Event()
+
+    @BODY
+    def body(closure: int | None, begin: int, end: int, scratch: int | None) -> int:
+        if begin == 50:
+            later.set()
+            return 50
+        if begin == 0:
+            later.wait(timeout=60)
+        return 49 if end == 50 else 0
+
+    assert pair.run(body, 100, 0) == 49
 
 
 @pytest.mark.parametrize(
