@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections.abc import Iterator
@@ -72,6 +73,8 @@ def _row(bench: CodeBench, work: Work) -> _Row:
             DEFAULT_TVM: stack.enter_context(peers.tvm(bench.threads, log=bench.log, schedule="default")),
         }
         ours = CrossfarmModel(bench.farm, bench.device, bench.threads)
+        gc.collect()  # the model before may be waiting for it
+        bench.device.synchronize()
         _forget_peaks()
         sides: dict[str, Side] = {OURS: ours, **others, ROOFLINE: Floor(bench.roofline, bench.threads)}
         measured = measure(work, sides, bench.effort)
