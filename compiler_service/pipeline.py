@@ -24,6 +24,7 @@ from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.narrow_indices import NarrowIndices
 from compiler_service.passes.partition_loops import PartitionLoops
 from compiler_service.passes.plan_workspace import PlanWorkspace
+from compiler_service.passes.reduce_across_threads import ReduceAcrossThreads
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
 from compiler_service.passes.report_failures import ReportFailures
 from compiler_service.passes.scalarize_vectors import ScalarizeVectors
@@ -50,6 +51,7 @@ def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
         CheckRegions(),
         CompactParameters(),
         ScheduleDefault(),
+        ReduceAcrossThreads(),
         LowerBlocks(),
         Simplify(),
         BindParallel(),

@@ -83,11 +83,13 @@ def _together(site: Site, nest: Nest) -> int:
 
 
 def _independent(site: Site) -> int:
-    """How many outer loops of the block, fused, may run at once."""
-    sch = site.schedule
-    for count in range(len(sch.get_loops(sch.get_block(site.block, site.function))), 0, -1):
+    """How many outer loops of the block, fused, may run at once: not those over steps of a reduction, which bound to
+    threads would be shared by them."""
+    for count in range(len(site.schedule.get_loops(site.schedule.get_block(site.block, site.function))), 0, -1):
+        sch = site.schedule.copy()
         try:
-            _bind_outer(sch.copy(), site, count)
+            sch.parallel(fused(sch, sch.get_loops(sch.get_block(site.block, site.function))[:count]))
+            _bind_outer(site.schedule.copy(), site, count)
         except ScheduleError:
             continue
         return count

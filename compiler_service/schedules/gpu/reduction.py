@@ -10,7 +10,7 @@ from compiler_service.schedules.machines import Gpu
 from compiler_service.schedules.nests import temporaries
 from crossfarm.ir.arith import const_int
 from crossfarm.ir.expr import Var
-from crossfarm.ir.schedule.tree import find_block
+from crossfarm.ir.schedule.tree import find_block, find_loop
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -91,6 +91,20 @@ def reduce_together(sch: Schedule, block: BlockRef, outer: int, sharing: Sharing
         _stage(sch, block, sch.split(steps, [None, lanes])[1], outer, sharing)
         (steps,) = sch.get_loops(block)[outer:]
     keep_in_registers(sch, block, sch.get_loops(block)[outer - 1], steps)
+
+
+def share_steps(sch: Schedule, block: BlockRef, lane: LoopRef, outer: int, axis: str) -> None:
+    """Schedules a reduction whose first ``outer`` loops choose the result, and of whose steps ``lane`` becomes the
+    threads along ``axis``; of constant extent."""
+    lanes = const_int(find_loop(sch.module.prim_func(block.func), lane.var).extent)
+    assert lanes is not None
+    sharing = Sharing(lanes, 1, axis)
+    _stage(sch, block, lane, outer, sharing)
+    (parts,) = sch.get_loops(block)[outer:]
+    if lanes > _SINGLE_STAGE:
+        _stage(sch, block, sch.split(parts, [None, _LAST_PARTS])[1], outer, sharing)
+        (parts,) = sch.get_loops(block)[outer:]
+    keep_in_registers(sch, block, sch.get_loops(block)[outer - 1], parts)
 
 
 def keep_in_registers(sch: Schedule, block: BlockRef, loop: LoopRef, first: LoopRef) -> None:
