@@ -23,6 +23,7 @@ from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.narrow_indices import NarrowIndices
 from compiler_service.passes.partition_loops import PartitionLoops
+from compiler_service.passes.place_functions import PlaceFunctions, is_placed
 from compiler_service.passes.plan_workspace import PlanWorkspace
 from compiler_service.passes.reduce_across_threads import ReduceAcrossThreads
 from compiler_service.passes.refuse_thread_bindings import RefuseThreadBindings
@@ -68,7 +69,7 @@ def _kernels(*vectors: Pass) -> tuple[Pass, ...]:
     )
 
 
-#: By kind, for modules of tensor programs; graph functions go through ``LOWER_GRAPH_STEPS`` before.
+#: By kind, for modules of tensor programs; what goes before is in ``steps_for``.
 PIPELINES: dict[str, tuple[Pass, ...]] = {
     "llvm": (
         RefuseThreadBindings(),
@@ -112,8 +113,11 @@ def pipeline_for(target: Target, schedule: str = "") -> tuple[Pass, ...]:
 
 
 def steps_for(module: IRModule, target: Target, schedule: str = "") -> tuple[Pass, ...]:
-    """What ``module`` goes through: the passes on graph functions where it has any, then those of ``pipeline_for``."""
-    return (*(LOWER_GRAPH_STEPS if module.graph_functions else ()), *pipeline_for(target, schedule))
+    """What ``module`` goes through: ``PlaceFunctions`` where functions have targets of their own, the passes on graph
+    functions where it has any, then those of ``pipeline_for``."""
+    place = (PlaceFunctions(),) if is_placed(module) else ()
+    graph = LOWER_GRAPH_STEPS if module.graph_functions else ()
+    return (*place, *graph, *pipeline_for(target, schedule))
 
 
 def run_pipeline(
@@ -135,6 +139,7 @@ def run_pipeline(
 
     Raises:
         InvalidModule: a program that calls another one, as only lowered graph functions do; what a pass refuses.
+        BuildFailed: no function is meant for the target, or what is calls what is not.
     """
     debug = frozenset(os.environ.get("CROSSFARM_DEBUG", "").split(","))
     times = []

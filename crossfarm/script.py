@@ -13,7 +13,8 @@
 
 ``Module`` is then an ``IRModule``, and a decorated function alone a ``PrimFunc``, or a ``Function`` where the decorator
 is ``@R.function``. The decorators read the definition's source with the same parser as text from a file: bodies never
-run. Plain numbers and strings that the source names from around it (``N = 16``) are taken as constants.
+run. Plain numbers and strings that the source names from around it (``N = 16``) are taken as constants, and a
+``Target`` as a function's.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from crossfarm.errors import InvalidModule
 from crossfarm.frontends.tvmscript.module import parse_module
 from crossfarm.frontends.tvmscript.source import Source
 from crossfarm.ir.module import AnyFunction, IRModule
+from crossfarm.target import Target
 
 __all__ = ["ir", "relax", "tir", "tirx"]
 
@@ -114,11 +116,11 @@ def _function_of(func: Callable[..., Any], frame: FrameType) -> AnyFunction | Ca
 
 
 def _captured(frame: FrameType, func: Callable[..., Any] | None = None) -> dict[str, Any]:
-    """Names around the definition that may stand for something in it: constants, sizes and the dialects."""
+    """Names around the definition that may stand for something in it: constants, sizes, targets and the dialects."""
     found = {**frame.f_globals, **frame.f_locals}
     if func is not None:
         found.update(inspect.getclosurevars(func).nonlocals)
-    kinds = (bool, int, float, str, TypeVar, Namespace)
+    kinds = (bool, int, float, str, TypeVar, Target, Namespace)
     return {name: value for name, value in found.items() if isinstance(value, kinds)}
 
 

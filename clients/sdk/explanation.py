@@ -123,6 +123,7 @@ class Explanation:
             )
         self.artifact = artifact
         self.target = Target.from_proto(artifact.variants[variant].target)
+        self._entries = {entry.name for entry in artifact.variants[variant].entry_points}
         named = {step_of(file): text for file, text in self._sources.items()}
         self.steps = tuple(Step(*step, named[step]) for step in sorted(step for step in named if step is not None))
         try:
@@ -144,8 +145,8 @@ class Explanation:
 
     @property
     def functions(self) -> tuple[str, ...]:
-        """Names of the functions that can be called, then of those that a graph function became calls of."""
-        public = [name for name, func in self.program.functions.items() if not func.private]
+        """Names of the functions that can be called here, then of those that a graph function became calls of."""
+        public = [name for name in self.program.functions if name in self._entries]
         called = [choice.function for choice in self.choices] if self.program.graph_functions else []
         return tuple(dict.fromkeys((*public, *called)))
 

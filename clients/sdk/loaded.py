@@ -14,6 +14,7 @@ from clients.sdk.session import Session
 from clients.sdk.tensor import Tensor
 from crossfarm import errors
 from crossfarm.artifact import Artifact, Signature
+from crossfarm.target import Target
 from crossfarm.wire.v1.artifact_pb2 import Variant
 from crossfarm.wire.v1.session_pb2 import RequestFrame
 
@@ -52,14 +53,12 @@ class Loaded(Mapping[str, "LoadedFunction"]):
         }
 
     def __getitem__(self, name: str) -> LoadedFunction:
-        """The function ``name``. Raises NoSuchFunction listing those there are."""
+        """The function ``name``. Raises NoSuchFunction listing those there are, and the targets that have it where this
+        device's has not."""
         try:
             return self._functions[name]
         except KeyError:
-            known = ", ".join(self._functions) or "none"
-            raise errors.NoSuchFunction(
-                f"artifact {self.artifact.name!r} has no function {name!r}; it has: {known}"
-            ) from None
+            raise self._no_function(name) from None
 
     def __repr__(self) -> str:
         return f"<Loaded {self.artifact.name!r}: {', '.join(self._functions)}>"
@@ -76,6 +75,19 @@ class Loaded(Mapping[str, "LoadedFunction"]):
             number, self._number = self._number, 0
             self._session.send([(RequestFrame(unload=RequestFrame.Unload(module=number)), None)], [])
             self._constants.free()
+
+    def _no_function(self, name: str) -> errors.NoSuchFunction:
+        known = ", ".join(self._functions) or "none"
+        elsewhere = [v for v in self.artifact.variants if any(entry.name == name for entry in v.entry_points)]
+        if not elsewhere:
+            return errors.NoSuchFunction(f"artifact {self.artifact.name!r} has no function {name!r}; it has: {known}")
+        here = Target.from_proto(self.variant.target).label
+        targets = "; ".join(Target.from_proto(v.target).label for v in elsewhere)
+        return errors.NoSuchFunction(
+            f"artifact {self.artifact.name!r} has no function {name!r} for this device, which runs what is built for "
+            f"{here}: that has {known}; {name!r} is there for {targets}",
+            hint="load the artifact on a device of such a target, or take the function's target away and build again",
+        )
 
     def __enter__(self) -> Loaded:
         return self

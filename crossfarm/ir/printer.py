@@ -114,10 +114,10 @@ def _function_lines(name: str, func: PrimFunc, depth: int) -> list[str]:
     with printer.scope(f"def {name}({', '.join(signature)})"):
         late = _mentions_undefined(func.attrs, names)
         if func.attrs and not late:
-            printer.line(f"T.func_attr({printer.mapping(func.attrs)})")
+            printer.line(f"T.func_attr({printer.function_attributes(func.attrs)})")
         printer.declare_sizes([buffer for _, buffer in matched])
         if func.attrs and late:
-            printer.line(f"T.func_attr({printer.mapping(func.attrs)})")
+            printer.line(f"T.func_attr({printer.function_attributes(func.attrs)})")
         for handle, buffer in matched:
             printer.line(f"{names[buffer]} = T.match_buffer({handle}, {printer.buffer(buffer)})")
         root = _implicit_root(func.body)

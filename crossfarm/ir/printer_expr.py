@@ -28,6 +28,7 @@ from crossfarm.ir.expr import (
     Var,
 )
 from crossfarm.ir.intrinsics import INTRINSICS
+from crossfarm.ir.placement import TARGET
 from crossfarm.ir.printer_names import Names
 
 #: Operator → (symbol, Python's precedence). The rest print as calls.
@@ -114,6 +115,14 @@ class ExprPrinter:
     def mapping(self, values: Mapping[str, Any]) -> str:
         """A dictionary of attributes."""
         return "{" + ", ".join(f"{quote(k)}: {self.value(v)}" for k, v in values.items()) + "}"
+
+    def function_attributes(self, values: Mapping[str, Any]) -> str:
+        """A dictionary of a function's attributes: its target is written as TVM writes it."""
+        target = values.get(TARGET)
+        if not isinstance(target, Mapping):
+            return self.mapping(values)
+        texts = {k: f"T.target({self.mapping(target)})" if k == TARGET else self.value(v) for k, v in values.items()}
+        return "{" + ", ".join(f"{quote(k)}: {text}" for k, text in texts.items()) + "}"
 
     def _print(self, node: Expr) -> tuple[str, int]:
         method = getattr(self, f"_print_{type(node).__name__}", None)

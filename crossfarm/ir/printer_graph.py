@@ -55,7 +55,7 @@ def graph_function_lines(name: str, func: Function, depth: int, module: str) -> 
         for size in sizes:
             printer.line(f"{printer.names[size]} = T.{size.dtype}()")
         if func.attrs:
-            printer.line(f"R.func_attr({printer.mapping(func.attrs)})")
+            printer.line(f"R.func_attr({printer.function_attributes(func.attrs)})")
         if any(isinstance(e, (CallTIR, FunctionCall)) for e in visit.expressions(func)):
             printer.line(f"cls = {module}")
         printer.seq(func.body)

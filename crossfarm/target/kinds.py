@@ -48,6 +48,8 @@ _COMMON = {
     "memory_bytes": Attribute(int, "Memory of the device in bytes."),
     "driver": Attribute(str, "Driver name and version, for people."),
 }
+#: Attributes that say which device it is, and change no code.
+DESCRIPTIVE = frozenset(_COMMON)
 
 _CPU = {
     "arch": Attribute(str, "Instruction set; without it, the machine's that builds.", choices=cpu.ARCHES),

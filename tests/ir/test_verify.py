@@ -195,6 +195,7 @@ VIOLATIONS: dict[str, Callable[[], IRModule]] = {
     "access-declared": lambda: block(reads=()),
     "parameter-kinds": lambda: module(SeqStmt(()), Var("p", "handle")),
     "attribute-names": lambda: IRModule({"main": PrimFunc((), SeqStmt(()), {"s_tir": True})}),
+    "function-target": lambda: module(SeqStmt(()), attrs={"target": {"kind": "opencl", "sm": 53}}),
     "parameters-differ": lambda: module(SeqStmt(()), A, A),
     "block-form": with_blocks_outside_root,
     "buffer-dtype": lambda: module(SeqStmt(()), buffer("C", 4, dtype="float32x4")),

@@ -10,6 +10,7 @@ import pytest
 
 import crossfarm as cf
 from clients.sdk import Farm, connect
+from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
@@ -70,6 +71,49 @@ def test_times_of_kernels_come_with_the_nodes_they_are_of(farm: Farm) -> None:
     assert {launch.kernel for launch in launches["main"]} == set(measured.kernels)
     assert [launch.origin for launch in launches["main"]] == ["MatMul_1, Add_2, Relu_3"]
     assert {launch.origin for launch in launches["main_prepare"]} == {""}, "nobody named that product"
+
+
+PLACED = """
+@I.ir_module
+class Halves:
+    @T.prim_func
+    def double(A: T.Buffer((64,), "float32"), B: T.Buffer((64,), "float32")):
+        T.func_attr({"target": T.target("opencl")})
+        for i in range(64):
+            with T.block("B"):
+                v = T.axis.spatial(64, i)
+                B[v] = A[v] * T.float32(2)
+
+    @R.function
+    def add_one(x: R.Tensor((64,), "float32")) -> R.Tensor((64,), "float32"):
+        R.func_attr({"target": T.target("llvm")})
+        with R.dataflow():
+            y = R.add(x, R.const(1, "float32"))
+            R.output(y)
+        return y
+
+    @R.function
+    def relu(x: R.Tensor((64,), "float32")) -> R.Tensor((64,), "float32"):
+        with R.dataflow():
+            y = R.nn.relu(x)
+            R.output(y)
+        return y
+"""
+
+
+def test_functions_of_one_artifact_are_each_where_they_belong(farm: Farm) -> None:
+    x = np.linspace(-1, 1, 64, dtype=np.float32)
+    with farm.acquire("kind=cpu") as cpu, farm.acquire("kind=opencl") as gpu:
+        built = farm.build(parse(PLACED), [cpu.target, gpu.target])
+        assert [sorted(e.name for e in v.entry_points) for v in built.variants] == [
+            ["add_one", "relu"],
+            ["double", "relu"],
+        ]
+        here, there = cpu.load(built), gpu.load(built)
+        np.testing.assert_allclose(here["relu"](here["add_one"](there["double"](x))), np.maximum(2 * x + 1, 0))
+        np.testing.assert_allclose(there["relu"](x), np.maximum(x, 0))
+        with pytest.raises(cf.errors.NoSuchFunction, match=r"for this device.*'double' is there for opencl"):
+            here["double"]
 
 
 def test_a_device_that_interprets_programs_evaluates_models(tmp_path: Path, farm: Farm) -> None:

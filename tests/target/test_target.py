@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from crossfarm.errors import Error, InvalidTarget
-from crossfarm.target import KINDS, TAGS, Target, known_words, merge
+from crossfarm.target import KINDS, TAGS, Target, known_words, merge, misfit
 from crossfarm.target import cpu as cpus
 from crossfarm.wire.v1 import artifact_pb2
 
@@ -177,6 +177,29 @@ def test_conflicts_of_a_merge_are_errors(a: str, b: str, message: str) -> None:
     with pytest.raises(InvalidTarget) as failure:
         merge(a, b)
     assert message in failure.value.message
+
+
+@pytest.mark.parametrize(
+    ("wanted", "target", "reason"),
+    [
+        ("llvm", "raspberry-pi/4b", None),
+        ("raspberry-pi/4b", "llvm arch=aarch64 cpu=cortex-a72 features=-aes,-sha2 memory_bytes=4000000000", None),
+        ("llvm features=+avx2", "x86-64-v3", None),
+        ("llvm features=+avx512f", "x86-64-v3", "avx512f"),
+        ("llvm features=-avx2", "x86-64-v3", "avx2"),
+        ("llvm", "opencl", "llvm is not opencl"),
+        ("cuda sm=53", "nvidia/jetson-orin-nx", "sm is 53 in one and 87 in the other"),
+        ("opencl fp16=true", "opencl", "fp16 is True in one and False in the other"),
+        ("opencl extensions=cl_khr_fp16", "opencl", "cl_khr_fp16"),
+        ("any-cpu", "x86-64-v3", None),
+        ("any-cpu", "vulkan", "llvm is not vulkan"),
+    ],
+)
+def test_what_is_meant_for_one_target_fits_another_that_says_nothing_else(
+    wanted: str, target: str, reason: str | None
+) -> None:
+    found = misfit(Target(wanted), Target(target))
+    assert found == reason if reason is None else reason in (found or "")
 
 
 def test_a_target_cannot_be_changed() -> None:

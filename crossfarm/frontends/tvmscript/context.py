@@ -81,7 +81,7 @@ class FunctionContext:
     """State of parsing one function.
 
     Args:
-        captured: names a decorator found outside the function; only plain constants and ``TypeVar``s count.
+        captured: names a decorator found outside the function; only plain constants, ``TypeVar``s and Targets count.
         evaluate: the grammar's entry for expressions, by which the constructs that expressions consist of come back to
             it. (The one for statements goes from each statement to those inside.)
     """

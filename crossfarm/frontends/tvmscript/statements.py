@@ -9,7 +9,7 @@ from crossfarm.errors import InvalidModule, ScriptError
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript import blocks, calls, loops
 from crossfarm.frontends.tvmscript.assignments import parse_annotated, parse_assign, parse_augmented
-from crossfarm.frontends.tvmscript.attributes import attributes
+from crossfarm.frontends.tvmscript.attributes import function_attributes
 from crossfarm.frontends.tvmscript.context import FunctionContext, Scope, spelled
 from crossfarm.frontends.tvmscript.dialect import STATEMENT_NAMES
 from crossfarm.frontends.tvmscript.scoped import parse_scoped
@@ -185,4 +185,4 @@ def _func_attr(ctx: FunctionContext, node: ast.Call) -> None:
     if ctx.frames[-1].kind != "function":
         raise ctx.source.error(node, "T.func_attr must stand directly in the function", construct="T.func_attr")
     (item,) = args.positional(ctx, node, "T.func_attr", 1)
-    ctx.attrs.update(attributes(ctx, item, "T.func_attr"))
+    ctx.attrs.update(function_attributes(ctx, item, "T.func_attr"))

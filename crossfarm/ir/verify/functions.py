@@ -6,6 +6,8 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import IntImm, Var
 from crossfarm.ir.function import REDUNDANT_ATTRIBUTES, PrimFunc
+from crossfarm.ir.graph.expr import Function
+from crossfarm.ir.placement import TARGET, target_problem
 from crossfarm.ir.stmt import Allocate, BlockRealize
 from crossfarm.ir.verify.blocks import has_blocks
 from crossfarm.ir.verify.rule import rule
@@ -48,6 +50,12 @@ def attribute_names(func: PrimFunc, scope: Scope) -> str | None:
         if key.startswith("tirx."):
             return f"the attribute {key!r} is spelled tir.{key.removeprefix('tirx.')} here"
     return None
+
+
+@rule("function-target", PrimFunc, hint="write it as T.target(...), or with crossfarm.ir.placement.placed")
+def function_target(func: PrimFunc | Function, scope: object) -> str | None:
+    """What a function is meant for, where it says so, is a target, written in the one way that crossfarm writes it."""
+    return target_problem(func.attrs[TARGET]) if TARGET in func.attrs else None
 
 
 @rule("block-form", PrimFunc, hint="put the body into one block named root, without axes")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from crossfarm.frontends.tvmscript import arguments as args
 from crossfarm.frontends.tvmscript.assignments import declared_dtype
-from crossfarm.frontends.tvmscript.attributes import attributes
+from crossfarm.frontends.tvmscript.attributes import function_attributes
 from crossfarm.frontends.tvmscript.context import spelled
 from crossfarm.frontends.tvmscript.graph.calls import match_cast
 from crossfarm.frontends.tvmscript.graph.context import GraphContext
@@ -213,7 +213,7 @@ def _expression(ctx: GraphContext, node: ast.expr) -> None:
     if name == "relax.func_attr":
         assert isinstance(node, ast.Call)
         (item,) = args.positional(ctx, node, "R.func_attr", 1)
-        ctx.attrs.update(attributes(ctx, item, "R.func_attr"))
+        ctx.attrs.update(function_attributes(ctx, item, "R.func_attr"))
         return
     if name == "relax.output":
         raise ctx.source.error(
