@@ -126,7 +126,8 @@ def _axis(size: dims.Dim, length: dims.Dim, factor: Fraction | None, crop: tuple
     numbers = dims.constants(place)
     if numbers is not None:
         common = math.gcd(*numbers)
-        place = tuple(dims.dim(n // common) for n in numbers)  # type: ignore[assignment]
+        a, b, c = (dims.dim(n // common) for n in numbers)
+        place = a, b, c
     return _Axis(size, length, *place)
 
 

@@ -16,7 +16,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
-from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
+from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator, OperatorKind
 from crossfarm.ir.graph.operators.rows import Infer, described, named, one_dtype, shape_of, wide, wide_array
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
@@ -340,8 +340,8 @@ def _reference_one_hot(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]
 def _row(
     name: str, number: int, inputs: tuple[str, ...], infer: Infer, compute: Any, reference: Any, *attributes: Attribute
 ) -> Operator:
-    kind = "opaque" if "scatter" in name else "injective"
-    return Operator(name, number, inputs, named(name, infer), compute, reference, kind, attributes)  # type: ignore[arg-type]
+    kind: OperatorKind = "opaque" if "scatter" in name else "injective"
+    return Operator(name, number, inputs, named(name, infer), compute, reference, kind, attributes)
 
 
 _AXIS, _REDUCTION = Attribute("axis", "int", 0), Attribute("reduction", "text", "update")

@@ -12,7 +12,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
-from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
+from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator, OperatorKind
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor, Value
 
@@ -132,10 +132,8 @@ def pointwise(
         found = np.asarray(numpy(*(wide_array(x) for x in arrays), **attrs))
         return [found.astype(dt.to_numpy(result or dt.from_numpy(arrays[0].dtype)))]
 
-    kind = "elementwise" if len(inputs) == 1 else "broadcast"
-    return Operator(
-        name, number, inputs, named(name, infer), compute, reference, kind, attributes  # type: ignore[arg-type]
-    )  # fmt: skip
+    kind: OperatorKind = "elementwise" if len(inputs) == 1 else "broadcast"
+    return Operator(name, number, inputs, named(name, infer), compute, reference, kind, attributes)
 
 
 def block_name(name: str) -> str:
