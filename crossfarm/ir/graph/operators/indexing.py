@@ -16,8 +16,8 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
-from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator, OperatorKind
-from crossfarm.ir.graph.operators.rows import Infer, described, named, one_dtype, shape_of, wide, wide_array
+from crossfarm.ir.graph.operator import Array, Attribute, Attrs
+from crossfarm.ir.graph.operators.rows import described, one_dtype, operator, shape_of, wide, wide_array
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 from crossfarm.ir.te.reduction import ReduceAxis
@@ -337,40 +337,35 @@ def _reference_one_hot(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]
     return [np.moveaxis(values, -1, dims.axis(attrs["axis"], indices.ndim + 1))]
 
 
-def _row(
-    name: str, number: int, inputs: tuple[str, ...], infer: Infer, compute: Any, reference: Any, *attributes: Attribute
-) -> Operator:
-    kind: OperatorKind = "opaque" if "scatter" in name else "injective"
-    return Operator(name, number, inputs, named(name, infer), compute, reference, kind, attributes)
-
-
 _AXIS, _REDUCTION = Attribute("axis", "int", 0), Attribute("reduction", "text", "update")
 
 OPERATORS = (
     # without an axis of a vector only
-    _row(
-        "take", 270, ("x", "indices"), _infer_take, _take, _reference_take, Attribute("axis", "optional int", None)
+    operator(
+        "take", 270, ("x", "indices"), _infer_take, _take, _reference_take, "injective",
+        Attribute("axis", "optional int", None),
     ),
-    _row(
+    operator(
         "gather_elements", 271, ("data", "indices"), _infer_gather_elements, _gather_elements,
-        _reference_gather_elements, _AXIS,
+        _reference_gather_elements, "injective", _AXIS,
     ),
-    _row(
-        "gather_nd", 272, ("data", "indices"), _infer_gather_nd, _gather_nd, _reference_gather_nd,
+    operator(
+        "gather_nd", 272, ("data", "indices"), _infer_gather_nd, _gather_nd, _reference_gather_nd, "injective",
         Attribute("batch_dims", "int", 0),
     ),
-    _row(
+    operator(
         "scatter_elements", 273, ("data", "indices", "updates"), _infer_scatter_elements, _scatter_elements,
-        _reference_scatter_elements, _AXIS, _REDUCTION,
+        _reference_scatter_elements, "opaque", _AXIS, _REDUCTION,
     ),
-    _row(
+    operator(
         "scatter_nd", 274, ("data", "indices", "updates"), _infer_scatter_nd, _scatter_nd, _reference_scatter_nd,
-        _REDUCTION,
+        "opaque", _REDUCTION,
     ),
     # a vector of depth elements along a new axis for each index; all are off where it is outside
-    _row(
-        "one_hot", 275, ("indices",), _infer_one_hot, _one_hot, _reference_one_hot, Attribute("depth", "int"),
-        Attribute("axis", "int", -1), Attribute("on_value", "number", 1), Attribute("off_value", "number", 0),
+    operator(
+        "one_hot", 275, ("indices",), _infer_one_hot, _one_hot, _reference_one_hot, "injective",
+        Attribute("depth", "int"), Attribute("axis", "int", -1),
+        Attribute("on_value", "number", 1), Attribute("off_value", "number", 0),
         Attribute("dtype", "dtype", "float32"),
     ),
 )  # fmt: skip

@@ -13,8 +13,8 @@ import numpy as np
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import te
 from crossfarm.ir.graph import dims
-from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.rows import Infer, described, named, one_dtype, shape_of, wide, wide_array
+from crossfarm.ir.graph.operator import Array, Attribute, Attrs
+from crossfarm.ir.graph.operators.rows import described, one_dtype, operator, shape_of, wide, wide_array
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
@@ -396,48 +396,49 @@ def _reference_mvn(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]:
     return [((x - x.mean(axis=axes, keepdims=True)) / spread).astype(inputs[0].dtype)]
 
 
-def _row(
-    name: str, number: int, inputs: tuple[str, ...], infer: Infer, compute: Any, reference: Any, *attributes: Attribute
-) -> Operator:
-    return Operator(name, number, inputs, named(name, infer), compute, reference, "reduction", attributes)
-
-
 _AXIS, _AXES = Attribute("axis", "int", -1), Attribute("axes", "ints", (-1,))
 _CHANNEL, _OTHERS = Attribute("channel_axis", "int", 1), Attribute("axes", "optional ints", None)
 _SCALED = ("data", "gamma?", "beta?")
 
 OPERATORS = (
-    _row("nn.softmax", 250, ("data",), _infer_along, _softmax, _reference_softmax, _AXIS),
-    _row("nn.log_softmax", 251, ("data",), _infer_along, _log_softmax, _reference_log_softmax, _AXIS),
+    operator("nn.softmax", 250, ("data",), _infer_along, _softmax, _reference_softmax, "reduction", _AXIS),
+    operator("nn.log_softmax", 251, ("data",), _infer_along, _log_softmax, _reference_log_softmax, "reduction", _AXIS),
     # as it is used after training: with the mean and variance that it is given, and one result
-    Operator(
-        "nn.batch_norm", 252, ("data", "gamma", "beta", "moving_mean", "moving_var"),
-        named("nn.batch_norm", _infer_batch_norm), _batch_norm, _reference_batch_norm, "broadcast",
-        (Attribute("axis", "int", 1), EPSILON),
+    operator(
+        "nn.batch_norm", 252, ("data", "gamma", "beta", "moving_mean", "moving_var"), _infer_batch_norm, _batch_norm,
+        _reference_batch_norm, "broadcast", Attribute("axis", "int", 1), EPSILON,
     ),
-    _row("nn.layer_norm", 253, _SCALED, _infer_layer_norm, _layer_norm, _reference_layer_norm, _AXES, EPSILON),
-    _row("nn.rms_norm", 254, ("data", "weight?"), _infer_layer_norm, _rms_norm, _reference_rms_norm, _AXES, EPSILON),
-    # each channel of each image on its own
-    _row(
-        "nn.instance_norm", 255, _SCALED, _infer_channels, _instance_norm, _reference_instance_norm, _CHANNEL, _OTHERS,
+    operator(
+        "nn.layer_norm", 253, _SCALED, _infer_layer_norm, _layer_norm, _reference_layer_norm, "reduction", _AXES,
         EPSILON,
     ),
+    operator(
+        "nn.rms_norm", 254, ("data", "weight?"), _infer_layer_norm, _rms_norm, _reference_rms_norm, "reduction", _AXES,
+        EPSILON,
+    ),
+    # each channel of each image on its own
+    operator(
+        "nn.instance_norm", 255, _SCALED, _infer_channels, _instance_norm, _reference_instance_norm, "reduction",
+        _CHANNEL, _OTHERS, EPSILON,
+    ),
     # channels that follow one another together; gamma and beta have one element a channel
-    _row(
-        "nn.group_norm", 256, _SCALED, _infer_channels, _group_norm, _reference_group_norm,
+    operator(
+        "nn.group_norm", 256, _SCALED, _infer_channels, _group_norm, _reference_group_norm, "reduction",
         Attribute("num_groups", "int"), _CHANNEL, _OTHERS, EPSILON,
     ),
     # x / (bias + alpha / size * sum of squares of the size nearest channels) ** beta, as in ONNX
-    _row(
-        "nn.lrn", 257, ("data",), _infer_lrn, _lrn, _reference_lrn,
+    operator(
+        "nn.lrn", 257, ("data",), _infer_lrn, _lrn, _reference_lrn, "reduction",
         Attribute("size", "int"), Attribute("axis", "int", 1),
         Attribute("alpha", "float", 1e-4), Attribute("beta", "float", 0.75), Attribute("bias", "float", 1.0),
     ),
     # rows of zeros stay zeros
-    _row("nn.lp_normalize", 258, ("data",), _infer_lp, _lp, _reference_lp, _AXIS, Attribute("p", "int", 2)),
+    operator(
+        "nn.lp_normalize", 258, ("data",), _infer_lp, _lp, _reference_lp, "reduction", _AXIS, Attribute("p", "int", 2),
+    ),
     # epsilon is added to the standard deviation, as in ONNX
-    _row(
-        "nn.mean_variance_normalize", 259, ("data",), _infer_along, _mvn, _reference_mvn,
+    operator(
+        "nn.mean_variance_normalize", 259, ("data",), _infer_along, _mvn, _reference_mvn, "reduction",
         Attribute("axes", "ints", (0, 2, 3)), Attribute("epsilon", "float", 1e-9),
     ),
 )  # fmt: skip

@@ -133,6 +133,20 @@ def pointwise(
         return [found.astype(dt.to_numpy(result or dt.from_numpy(arrays[0].dtype)))]
 
     kind: OperatorKind = "elementwise" if len(inputs) == 1 else "broadcast"
+    return operator(name, number, inputs, infer, compute, reference, kind, *attributes)
+
+
+def operator(
+    name: str,
+    number: int,
+    inputs: tuple[str, ...],
+    infer: Infer,
+    compute: Callable[[Sequence[Tensor], Attrs, Sequence[TensorType]], Sequence[Tensor]],
+    reference: Callable[[Sequence[Array], Attrs], Sequence[Array]],
+    kind: OperatorKind,
+    *attributes: Attribute,
+) -> Operator:
+    """A row whose refusals begin with the operator's name; arguments as those of ``Operator``."""
     return Operator(name, number, inputs, named(name, infer), compute, reference, kind, attributes)
 
 

@@ -16,8 +16,8 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir import te
 from crossfarm.ir.expr import Expr
 from crossfarm.ir.graph import dims
-from crossfarm.ir.graph.operator import Array, Attribute, Attrs, Operator
-from crossfarm.ir.graph.operators.rows import Infer, described, named, one_dtype
+from crossfarm.ir.graph.operator import Array, Attribute, Attrs
+from crossfarm.ir.graph.operators.rows import described, one_dtype, operator
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.te import Tensor
 
@@ -111,23 +111,17 @@ def _reference_argsort(inputs: Sequence[Array], attrs: Attrs) -> Sequence[Array]
     return [_reference_order(inputs[0], attrs["axis"], attrs["descending"]).astype(attrs["dtype"])]
 
 
-def _row(
-    name: str, number: int, inputs: tuple[str, ...], infer: Infer, compute: Any, reference: Any, *attributes: Attribute
-) -> Operator:
-    return Operator(name, number, inputs, named(name, infer), compute, reference, "opaque", attributes)
-
-
 _AXIS, _DESCENDING = Attribute("axis", "int", -1), Attribute("descending", "bool", False)
 
 OPERATORS = (
     # (values, indices), best first
-    _row(
-        "topk", 280, ("data",), _infer_topk, _topk, _reference_topk, Attribute("k", "int"), _AXIS,
+    operator(
+        "topk", 280, ("data",), _infer_topk, _topk, _reference_topk, "opaque", Attribute("k", "int"), _AXIS,
         Attribute("largest", "bool", True), Attribute("dtype", "dtype", "int64"),
     ),
-    _row("sort", 281, ("x",), _infer_sort, _sort, _reference_sort, _AXIS, _DESCENDING),
-    _row(
-        "argsort", 282, ("data",), _infer_sort, _argsort, _reference_argsort, _AXIS, _DESCENDING,
+    operator("sort", 281, ("x",), _infer_sort, _sort, _reference_sort, "opaque", _AXIS, _DESCENDING),
+    operator(
+        "argsort", 282, ("data",), _infer_sort, _argsort, _reference_argsort, "opaque", _AXIS, _DESCENDING,
         Attribute("dtype", "dtype", "int64"),
     ),
 )  # fmt: skip
