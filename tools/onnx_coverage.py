@@ -2,7 +2,7 @@
 
 ::
 
-    python tools/onnx_coverage.py                 tests/frontends/onnx/passing.txt and docs/onnx.md anew
+    python tools/onnx_coverage.py                 tests/frontends/onnx/passing.txt, docs/onnx.md, docs/operators.md anew
     python tools/onnx_coverage.py --show Resize   those of an operator that fail, with their errors
 """
 
@@ -28,7 +28,11 @@ sys.path.insert(0, str(ROOT))
 from crossfarm.errors import Error  # noqa: E402
 from crossfarm.frontends.onnx import backend  # noqa: E402
 from crossfarm.frontends.onnx.registry import CONVERTERS  # noqa: E402
+from crossfarm.ir.graph import visit  # noqa: E402
+from crossfarm.ir.graph.expr import OperatorCall  # noqa: E402
+from crossfarm.ir.module import IRModule  # noqa: E402
 from crossfarm.ir.verify import verify  # noqa: E402
+from tools import operator_table  # noqa: E402
 
 PASSING = ROOT / "tests" / "frontends" / "onnx" / "passing.txt"
 DOCUMENT = ROOT / "docs" / "onnx.md"
@@ -39,10 +43,12 @@ _WIDTH = 118
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one test: ``problem`` is "" where it passed; ``frozen`` are inputs that had to be constants."""
+    """Of one test: ``problem`` is "" where it passed; ``frozen`` are inputs that had to be constants; ``operators`` are
+    those of the module that was built for it."""
 
     problem: str
     frozen: tuple[str, ...] = ()
+    operators: frozenset[str] = frozenset()
 
 
 @cache
@@ -72,7 +78,24 @@ def outcome(case: Any, runner: backend.Runner = backend.interpreted) -> Outcome:
         return Outcome(error.message)
     except (AssertionError, TypeError) as error:  # the comparison raises TypeError for what is no list
         return Outcome(f"other results: {' '.join(str(error).split())[:200]}")
-    return Outcome("", prepared.frozen)
+    return Outcome("", prepared.frozen, frozenset() if prepared.module is None else _operators_in(prepared.module))
+
+
+def _operators_in(module: IRModule) -> frozenset[str]:
+    found = (e for function in module.graph_functions.values() for e in visit.expressions(function))
+    return frozenset(e.op for e in found if isinstance(e, OperatorCall))
+
+
+def converted(found: Mapping[str, Outcome]) -> dict[str, list[str]]:
+    """Each operator of ours with those of ONNX that a converter makes it for, as far as tests show."""
+    made: defaultdict[str, set[str]] = defaultdict(set)
+    for name, case in cases().items():
+        (node, *more) = case.model.graph.node
+        bodies = any(a.HasField("g") for a in node.attribute)  # what is in a body is not the node's doing
+        if not more and not bodies and (node.domain, node.op_type) in CONVERTERS:
+            for operator in found[name].operators:
+                made[operator].add(node.op_type)
+    return {operator: sorted(names) for operator, names in made.items()}
 
 
 def outcomes() -> dict[str, Outcome]:
@@ -181,6 +204,7 @@ def main(arguments: Sequence[str]) -> None:
     found = outcomes()
     PASSING.write_text(passing(found))
     DOCUMENT.write_text(document(DOCUMENT.read_text(), found))
+    operator_table.DOCUMENT.write_text(operator_table.document(converted(found)))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,8 @@ from crossfarm.ir.graph.operators import (
     unary,
 )
 
-_FAMILIES = (
+#: In the order of documents; each file's first line says what its operators do.
+FAMILIES = (
     elementwise,
     logic,
     unary,
@@ -48,9 +49,9 @@ _FAMILIES = (
     image,
 )
 
-OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in _FAMILIES for row in f.OPERATORS})
+OPERATORS: Mapping[str, Operator] = MappingProxyType({row.name: row for f in FAMILIES for row in f.OPERATORS})
 BY_ID: Mapping[int, Operator] = MappingProxyType({row.id: row for row in OPERATORS.values()})
-assert len(BY_ID) == len(OPERATORS) == sum(len(f.OPERATORS) for f in _FAMILIES), "an operator's name or id is taken"
+assert len(BY_ID) == len(OPERATORS) == sum(len(f.OPERATORS) for f in FAMILIES), "an operator's name or id is taken"
 
 
 def get(name: str) -> Operator:
