@@ -15,6 +15,7 @@ from crossfarm.ir.calls import callees_of, is_caller
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Expr, IntImm, Not, StringImm, Var
 from crossfarm.ir.function import Param, PrimFunc
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.stmt import Allocate, AttrStmt, BufferStore, Evaluate, For, IfThenElse, LetStmt, SeqStmt, Stmt, While
 from crossfarm.ir.visitor import Mutator, children, seq, substitute, walk
 
@@ -168,10 +169,7 @@ class _Split:
     def _kernel_name(self) -> str:
         """``main_kernel``, ``main_kernel_1``, …, in ASCII."""
         base = "".join(c if c.isascii() and (c.isalnum() or c == "_") else f"u{ord(c):x}_" for c in self.name)
-        name, number = f"{base}_kernel", 0
-        while name in self.taken:
-            number += 1
-            name = f"{base}_kernel_{number}"
+        name = free_name(f"{base}_kernel", self.taken)
         self.taken.add(name)
         return name
 

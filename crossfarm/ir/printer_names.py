@@ -8,6 +8,7 @@ import re
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Var
 from crossfarm.ir.graph.expr import GraphVar
+from crossfarm.ir.naming import free_name
 
 #: Names the text itself uses.
 _TAKEN = frozenset({"T", "I", "R", "tvm", "TypeVar", "range", "metadata", "cls", "True", "False", "None"})
@@ -43,11 +44,7 @@ class Names:
 
     def reserve(self, wanted: str) -> str:
         """A fresh name that stands for no node."""
-        base = name = python_name(wanted)
-        number = 0
-        while name in self._used:
-            number += 1
-            name = f"{base}_{number}"
+        name = free_name(python_name(wanted), self._used)
         self._used.add(name)
         return name
 

@@ -10,6 +10,7 @@ from crossfarm.ir import te
 from crossfarm.ir.expr import Binary, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.stmt import AssertStmt
 
 
@@ -63,10 +64,7 @@ class Callees:
         known = self._names.get(label + key)
         if known is not None:
             return known
-        name, number = label, 0
-        while name in self._taken:
-            number += 1
-            name = f"{label}_{number}"
+        name = free_name(label, self._taken)
         self._taken.add(name)
         self._names[label + key] = name
         self.made[name] = replace(make(), private=True)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.immediate import is_immediate
 from compiler_service.passes.graph.lower_operators import RESHAPES
-from compiler_service.passes.graph.rewrite import is_primitive, unique_name
+from compiler_service.passes.graph.rewrite import is_primitive
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.graph import dims, operators, visit
 from crossfarm.ir.graph.expr import (
@@ -41,6 +41,7 @@ from crossfarm.ir.graph.infer import replace_sizes
 from crossfarm.ir.graph.operator import OperatorKind
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.module import AnyFunction, IRModule
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.stmt import AttrValue
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def _fused(function: Function, groups: dict[str, AnyFunction], taken: set[str]) 
     inside: set[GraphVar] = set()
     for members in found:
         group, args = _outlined(members)
-        name = unique_name("fused_" + "_".join(_short(b) for b in members[:_NAMED]), taken)
+        name = free_name("fused_" + "_".join(_short(b) for b in members[:_NAMED]), taken)
         taken.add(name)
         groups[name] = group
         calls[members[-1].var] = FunctionCall(name, args)

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from compiler_service.passes.graph.rewrite import AnyBinding, is_primitive
+from compiler_service.passes.graph.rewrite import is_primitive
 from crossfarm.errors import BuildFailed
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.graph import visit
 from crossfarm.ir.graph.expr import ATOMS, Binding, Function, FunctionCall
 from crossfarm.ir.graph.infer import type_of
 from crossfarm.ir.graph.types import ShapeType, TensorType, TupleType, Type
+from crossfarm.ir.graph.visit import AnyBinding
 from crossfarm.ir.module import AnyFunction, IRModule
 
 if TYPE_CHECKING:

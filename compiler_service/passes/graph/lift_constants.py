@@ -19,7 +19,7 @@ from operator import is_
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.immediate import identifier, is_immediate
-from compiler_service.passes.graph.rewrite import AnyBinding, fixed_variables, unique_name
+from compiler_service.passes.graph.rewrite import fixed_variables
 from crossfarm.errors import InvalidModule
 from crossfarm.ir.graph import dims, operators, visit
 from crossfarm.ir.graph.constant import ConstantData
@@ -34,7 +34,9 @@ from crossfarm.ir.graph.expr import (
 )
 from crossfarm.ir.graph.infer import type_of
 from crossfarm.ir.graph.types import TensorType, Type
+from crossfarm.ir.graph.visit import AnyBinding
 from crossfarm.ir.module import AnyFunction, IRModule
+from crossfarm.ir.naming import free_name
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
@@ -247,7 +249,7 @@ class _Constants(visit.GraphMutator):
         return param
 
     def _unique(self, label: str) -> str:
-        name = unique_name(identifier(label), self._names)
+        name = free_name(identifier(label), self._names)
         self._names.add(name)
         return name
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar
 from compiler_service.passes.graph.compose import Composition
 from compiler_service.passes.graph.immediate import identifier
 from compiler_service.passes.graph.inline_functions import dimensions
-from compiler_service.passes.graph.rewrite import Rewriter, is_primitive, unique_name
+from compiler_service.passes.graph.rewrite import Rewriter, is_primitive
 from crossfarm.errors import BuildFailed
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import operators, visit
@@ -36,6 +36,7 @@ from crossfarm.ir.graph.expr import (
 from crossfarm.ir.graph.infer import type_of
 from crossfarm.ir.graph.types import TensorType, TupleType, Type
 from crossfarm.ir.module import AnyFunction, IRModule
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.structural import structural_equal, structural_hash
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class _Programs:
         for name in alike:
             if structural_equal(self.made[name], program):
                 return name
-        name = unique_name(label, self._taken)
+        name = free_name(label, self._taken)
         self._taken.add(name)
         self.made[name] = program
         alike.append(name)

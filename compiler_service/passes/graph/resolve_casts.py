@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.inline_functions import dimensions
-from compiler_service.passes.graph.rewrite import AnyBinding, map_graph_functions
+from compiler_service.passes.graph.rewrite import map_graph_functions
 from crossfarm.ir.expr import Expr, Var
 from crossfarm.ir.graph import dims, visit
 from crossfarm.ir.graph.expr import ATOMS, Function, MatchCast
 from crossfarm.ir.graph.infer import same_type, type_of
+from crossfarm.ir.graph.visit import AnyBinding
 from crossfarm.ir.module import AnyFunction, IRModule
 from crossfarm.ir.visitor import substitute
 

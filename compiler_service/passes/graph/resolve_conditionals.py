@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.immediate import is_immediate
-from compiler_service.passes.graph.rewrite import DIVISIONS, AnyBinding, map_graph_functions
+from compiler_service.passes.graph.rewrite import DIVISIONS, map_graph_functions
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.graph import visit
 from crossfarm.ir.graph.expr import (
@@ -25,6 +25,7 @@ from crossfarm.ir.graph.expr import (
 )
 from crossfarm.ir.graph.infer import same_type, type_of
 from crossfarm.ir.graph.types import TensorType, TupleType, Type
+from crossfarm.ir.graph.visit import AnyBinding
 from crossfarm.ir.module import IRModule
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ from crossfarm.ir.graph.expr import (
     TupleItem,
 )
 from crossfarm.ir.graph.infer import type_of
+from crossfarm.ir.graph.visit import AnyBinding
 from crossfarm.ir.module import AnyFunction, IRModule
+from crossfarm.ir.naming import free_name
 
-#: What a block holds.
-AnyBinding = Binding | MatchCast
 #: Operators that fail on integers where a divisor is zero.
 DIVISIONS = ("divide", "floor_divide", "floor_mod", "trunc_mod")
 
@@ -109,19 +109,10 @@ class Rewriter(visit.GraphMutator):
         return var
 
     def _unique(self, label: str) -> str:
-        name = unique_name(label, self._names)
+        name = free_name(label, self._names)
         self._names.add(name)
         return name
 
     def definition(self, expr: GraphExpr) -> GraphExpr:
         """What a variable is bound to; ``expr`` itself where it is none, or a parameter."""
         return self.definitions.get(expr, expr) if isinstance(expr, GraphVar) else expr
-
-
-def unique_name(label: str, taken: set[str] | Mapping[str, object]) -> str:
-    """``label``, or with the first number after it that makes it a name that is free."""
-    name, number = label, 0
-    while name in taken:
-        number += 1
-        name = f"{label}_{number}"
-    return name

@@ -9,6 +9,7 @@ from typing import Any
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Expr, Let, Var
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.schedule.tree import statements
 from crossfarm.ir.stmt import Allocate, Block, BlockRealize, For, IterVar, LetStmt, MatchBufferRegion, Stmt
 from crossfarm.ir.visitor import Substitute
@@ -80,10 +81,7 @@ class _Fresh(Substitute):
         return MatchBufferRegion(self._renew_buffer(node.buffer), source)
 
     def _name(self, name: str) -> str:
-        free, number = name, 0
-        while free in self.taken:
-            number += 1
-            free = f"{name}_{number}"
+        free = free_name(name, self.taken)
         self.taken.add(free)
         return free
 

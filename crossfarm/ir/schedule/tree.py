@@ -14,6 +14,7 @@ from crossfarm.errors import ScheduleError
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import Var
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.stmt import (
     Allocate,
     AttrStmt,
@@ -166,7 +167,7 @@ def unique_name(func: PrimFunc, wish: str) -> str:
     for stmt in statements(func.body):
         if isinstance(stmt, Block):
             taken.update(b.name for b in (*stmt.alloc_buffers, *(m.buffer for m in stmt.match_buffers)))
-    return _free(wish, taken)
+    return free_name(wish, taken)
 
 
 def rename_duplicate_blocks(func: PrimFunc) -> PrimFunc:
@@ -177,7 +178,7 @@ def rename_duplicate_blocks(func: PrimFunc) -> PrimFunc:
     names: dict[Block, str] = {}
     for block in blocks:
         if block.name in seen:
-            names[block] = _free(block.name, taken)
+            names[block] = free_name(block.name, taken)
             taken.add(names[block])
         seen.add(block.name)
     if not names:
@@ -257,11 +258,3 @@ def _path(root: Stmt, wanted: Stmt) -> tuple[Stmt, ...] | None:
             return above
         stack.extend((child, (*above, current)) for child in reversed(children_of(current)))
     return None
-
-
-def _free(wish: str, taken: set[str]) -> str:
-    name, number = wish, 0
-    while name in taken:
-        number += 1
-        name = f"{wish}_{number}"
-    return name

@@ -8,6 +8,7 @@ from crossfarm.errors import InvalidModule
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import BufferLoad, Expr, IntImm, Let, Var
 from crossfarm.ir.function import Param, PrimFunc
+from crossfarm.ir.naming import free_name
 from crossfarm.ir.regions import infer_accesses
 from crossfarm.ir.stmt import Block, BlockRealize, BufferStore, For, IterVar, LetStmt, Stmt
 from crossfarm.ir.te.reduction import Reduction
@@ -45,7 +46,7 @@ def create_prim_func(args: Sequence[Tensor | Value | Var]) -> PrimFunc:
         )
     temporaries = tuple(b for c in order for b in results[c] if b not in params)
     _check_variables(params, order)
-    names: dict[str, int] = {}
+    names = {"root"}  # the function's own block
     body = seq(*(_nest(c, results[c], _unique(c.name, names)) for c in order))
     root = Block("root", (), (), (), body, alloc_buffers=temporaries)
     return PrimFunc(params, BlockRealize((), _TRUE, root), {"tir.noalias": True})
@@ -126,14 +127,11 @@ def _check_variables(params: tuple[Param, ...], order: Sequence[Computation]) ->
             )
 
 
-def _unique(name: str, taken: dict[str, int]) -> str:
-    """``name``, or with the first free number after it. ``root`` is the function's own block."""
-    candidate, number = name, 0
-    while candidate in taken or candidate == "root":
-        number += 1
-        candidate = f"{name}_{number}"
-    taken[candidate] = 1
-    return candidate
+def _unique(name: str, taken: set[str]) -> str:
+    """``name``, or with the first free number after it; it is taken from then on."""
+    found = free_name(name, taken)
+    taken.add(found)
+    return found
 
 
 def _nest(computation: Computation, buffers: tuple[Buffer, ...], name: str) -> Stmt:
