@@ -72,42 +72,75 @@ def _with_fetches(loop: For, around: For, name: str, level: int) -> For:
     known."""
     buffer = next((n.buffer for n in walk(around.body) if isinstance(n, BufferLoad) and n.buffer.name == name), None)
     box = None if buffer is None else _box(buffer, around.body)
-    if buffer is None or box is None:
-        return loop
     nest = _serial_nest(loop)
     turns = math.prod(const_int(inner.extent) or 0 for inner in nest)
-    *rows, columns = [extent for _, extent in box]
-    per_line = max(_LINE // dt.itemsize(buffer.dtype), 1)
-    per_row = -(-columns // per_line)
-    lines = math.prod(rows) * per_row
-    if not turns or not lines:
+    if buffer is None or box is None or not turns:
         return loop
-    share = -(-lines // turns)
-    turn: Expr = IntImm(0, "int64")
-    for inner in nest:
-        at = _add(_wide(inner.var), IntImm(-(const_int(inner.min) or 0), "int64"))
-        turn = _add(_times(turn, const_int(inner.extent) or 0), at)
+    lines = _Lines([extent for _, extent in box], max(_LINE // dt.itemsize(buffer.dtype), 1))
+    if not lines.count:
+        return loop
+    share = -(-lines.count // turns)
     number = Var("line", "int64")
-    line = _add(_times(turn, share), number)
-    if share * turns > lines:
-        line = Binary("min", line, IntImm(lines - 1, "int64"))
-    column, row = _split(line, per_row)
-    column = _times(column, per_line)
-    if per_row * per_line > columns:
-        column = Binary("min", column, IntImm(columns - 1, "int64"))
-    places = [column]
-    for extent in reversed(rows):
-        place, row = _split(row, extent)
-        places.insert(0, place)
-    last = simplify(Binary("sub", Binary("add", around.min, around.extent), IntImm(1, around.var.dtype)))
-    following = Binary("min", Binary("add", around.var, IntImm(1, around.var.dtype)), last)
-    indices = tuple(
-        _add(_wide(substitute(start, {around.var: following})), place) for (start, _), place in zip(box, places)
+    line = _add(_times(_turn(nest), share), number)
+    if share * turns > lines.count:
+        line = Binary("min", line, IntImm(lines.count - 1, "int64"))
+    next_turn = {around.var: _following(around)}
+    starts = (_wide(substitute(start, next_turn)) for start, _ in box)
+    indices = tuple(_add(start, place) for start, place in zip(starts, lines.places(line)))
+    fetches = For(
+        number, IntImm(0, "int64"), IntImm(share, "int64"), _fetch_of(buffer, indices, level), kind="unrolled"
     )
-    address = Call("address_of", (BufferLoad(buffer, indices),), "handle")
-    fetch = Evaluate(Call("prefetch", (address, IntImm(level, "int32")), "int32"))
-    fetches = For(number, IntImm(0, "int64"), IntImm(share, "int64"), fetch, kind="unrolled")
     return _inside(nest, seq(fetches, nest[-1].body))
+
+
+class _Lines:
+    """The lines of a cache that a box's rows take, each row begun anew.
+
+    Args:
+        extents: of the box, in elements.
+        per_line: elements of a line.
+
+    Attributes:
+        count: of the lines.
+    """
+
+    def __init__(self, extents: Sequence[int], per_line: int) -> None:
+        *self._rows, self._columns = extents
+        self._per_line = per_line
+        self._per_row = -(-self._columns // per_line)
+        self.count = math.prod(self._rows) * self._per_row
+
+    def places(self, line: Expr) -> list[Expr]:
+        """Where in the box an element of the line with this number is, for each dimension."""
+        column, row = _split(line, self._per_row)
+        column = _times(column, self._per_line)
+        if self._per_row * self._per_line > self._columns:
+            column = Binary("min", column, IntImm(self._columns - 1, "int64"))
+        places = [column]
+        for extent in reversed(self._rows):
+            place, row = _split(row, extent)
+            places.insert(0, place)
+        return places
+
+
+def _turn(nest: Sequence[For]) -> Expr:
+    """Which turn it is of all that the loops make, from 0."""
+    turn: Expr = IntImm(0, "int64")
+    for loop in nest:
+        at = _add(_wide(loop.var), IntImm(-(const_int(loop.min) or 0), "int64"))
+        turn = _add(_times(turn, const_int(loop.extent) or 0), at)
+    return turn
+
+
+def _following(loop: For) -> Expr:
+    """The loop's variable in its next turn; in the last one, the same."""
+    last = simplify(Binary("sub", Binary("add", loop.min, loop.extent), IntImm(1, loop.var.dtype)))
+    return Binary("min", Binary("add", loop.var, IntImm(1, loop.var.dtype)), last)
+
+
+def _fetch_of(buffer: Buffer, indices: tuple[Expr, ...], level: int) -> Stmt:
+    address = Call("address_of", (BufferLoad(buffer, indices),), "handle")
+    return Evaluate(Call("prefetch", (address, IntImm(level, "int32")), "int32"))
 
 
 def _box(buffer: Buffer, code: Stmt) -> list[tuple[Expr, int]] | None:
