@@ -23,17 +23,14 @@ defaults of primitives are part of the format.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from crossfarm.compat.versions import TRACE_VERSION
 from crossfarm.errors import Error, InvalidModule, TraceError
 from crossfarm.ir.schedule.references import Output
 from crossfarm.ir.schedule.trace_values import python_value, read_value, write_value
-
-if TYPE_CHECKING:
-    from crossfarm.ir.schedule.base import ScheduleBase
 
 #: A longer trace is refused: it comes from outside.
 MAX_INSTRUCTIONS = 100_000
@@ -74,6 +71,14 @@ class Instruction:
         return f"{names} = {call}"
 
 
+class Replayed(Protocol):
+    """What a trace is applied to: a ``Schedule``."""
+
+    def primitives(self) -> Mapping[str, Callable[..., Any]]:
+        """The methods that a trace may call, by name."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class Trace:
     """Instructions in order of application. Two traces are equal when they are written alike (``to_json``)."""
@@ -104,7 +109,7 @@ class Trace:
         changed = replace(self.instructions[index], decision=decision)
         return replace(self, instructions=(*self.instructions[:index], changed, *self.instructions[index + 1 :]))
 
-    def apply_to(self, schedule: ScheduleBase) -> None:
+    def apply_to(self, schedule: Replayed) -> None:
         """Applies every instruction to ``schedule``, with the recorded decisions.
 
         Raises:
@@ -168,7 +173,7 @@ class Trace:
         return Trace(tuple(_instruction(position, entry) for position, entry in enumerate(entries)))
 
 
-def _apply(schedule: ScheduleBase, instruction: Instruction, values: dict[str, Any]) -> None:
+def _apply(schedule: Replayed, instruction: Instruction, values: dict[str, Any]) -> None:
     method = schedule.primitives().get(instruction.primitive)
     if method is None:
         raise TraceError(f"there is no primitive {instruction.primitive!r}", hint="read it with a newer version")
