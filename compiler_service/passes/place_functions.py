@@ -70,9 +70,9 @@ def _called(function: AnyFunction) -> Iterator[str]:
 
 
 def _call_elsewhere(caller: str, wanted: Target | None, callee: str, meant: Target, target: Target) -> BuildFailed:
-    meant_for = "is in every build" if wanted is None else f"is meant for target {wanted.label}"
+    meant_for = "is in every build" if wanted is None else f"is meant for target {wanted}"
     return BuildFailed(
-        f"function {caller!r}, which {meant_for}, calls function {callee!r}, which is meant for target {meant.label}: "
+        f"function {caller!r}, which {meant_for}, calls function {callee!r}, which is meant for target {meant}: "
         f"that does not fit target {target.label} ({misfit(meant, target)})",
         hint=f"call one after the other from the client, or take the target of {callee!r} away"
         + (f", or give it to {caller!r} as well" if wanted is None else ""),
@@ -81,9 +81,7 @@ def _call_elsewhere(caller: str, wanted: Target | None, callee: str, meant: Targ
 
 def _nothing_left(module: IRModule, gone: Mapping[str, Target], target: Target) -> BuildFailed:
     public = {name: meant for name, meant in gone.items() if not module.functions[name].private}
-    whose = "; ".join(
-        f"{name!r} is meant for {meant.label} ({misfit(meant, target)})" for name, meant in public.items()
-    )
+    whose = "; ".join(f"{name!r} is meant for {meant} ({misfit(meant, target)})" for name, meant in public.items())
     return BuildFailed(
         f"no function of module {module.name!r} is meant for target {target.label}: {whose}",
         hint="build for the targets of its functions, or take theirs away",

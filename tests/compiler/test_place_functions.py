@@ -92,7 +92,7 @@ def test_functions_without_targets_are_not_looked_at() -> None:
 
 @pytest.mark.parametrize(
     ("meant", "said"),
-    [("llvm", "'main', which is meant for target llvm"), ("", "'main', which is in every build")],
+    [("llvm", "'main', which is meant for target llvm, calls"), ("", "'main', which is in every build, calls")],
 )
 def test_a_call_of_a_function_on_another_target_names_both(meant: str, said: str) -> None:
     program_and_caller = module(program("kernel", "cuda sm=87"), caller("main", "kernel", meant))
@@ -100,7 +100,7 @@ def test_a_call_of_a_function_on_another_target_names_both(meant: str, said: str
         run_pipeline(program_and_caller, Target("x86-64-v3"))
     text = str(caught.value)
     assert said in text
-    assert "calls function 'kernel', which is meant for target cuda: that does not fit target x86-64-v3" in text
+    assert "calls function 'kernel', which is meant for target cuda sm=87: that does not fit target x86-64-v3" in text
     assert "call one after the other from the client" in text
 
 
@@ -109,5 +109,5 @@ def test_a_build_without_any_function_left_says_what_they_are_meant_for() -> Non
         run_pipeline(module(program("f", "cuda sm=53"), program("g", "llvm")), Target("cuda sm=87"))
     text = str(caught.value)
     assert "no function of module 'M' is meant for target cuda" in text
-    assert "'f' is meant for cuda (sm is 53 in one and 87 in the other)" in text
+    assert "'f' is meant for cuda sm=53 (sm is 53 in one and 87 in the other)" in text
     assert "'g' is meant for llvm" in text

@@ -10,6 +10,7 @@ import pytest
 
 import crossfarm as cf
 from clients.sdk import Farm, connect
+from clients.sdk.explanation import Explanation
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
@@ -104,11 +105,12 @@ class Halves:
 def test_functions_of_one_artifact_are_each_where_they_belong(farm: Farm) -> None:
     x = np.linspace(-1, 1, 64, dtype=np.float32)
     with farm.acquire("kind=cpu") as cpu, farm.acquire("kind=opencl") as gpu:
-        built = farm.build(parse(PLACED), [cpu.target, gpu.target])
+        built = farm.build(parse(PLACED), [cpu.target, gpu.target], keep_sources=True)
         assert [sorted(e.name for e in v.entry_points) for v in built.variants] == [
             ["add_one", "relu"],
             ["double", "relu"],
         ]
+        assert Explanation(built, 1).functions[:2] == ("double", "relu")
         here, there = cpu.load(built), gpu.load(built)
         np.testing.assert_allclose(here["relu"](here["add_one"](there["double"](x))), np.maximum(2 * x + 1, 0))
         np.testing.assert_allclose(there["relu"](x), np.maximum(x, 0))
