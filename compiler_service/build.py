@@ -10,6 +10,7 @@ from itertools import count
 
 from compiler_service import kernel_variant, native_variant
 from compiler_service.kept_sources import KeptSources
+from compiler_service.passes.schedule_default import ScheduleDefault
 from compiler_service.pipeline import OnStep, run_pipeline, steps_for
 from crossfarm.errors import BuildFailed, UnsupportedTarget
 from crossfarm.ir.module import IRModule
@@ -67,7 +68,13 @@ def build_variant(
     def announce(name: str) -> None:
         on_step(name, next(position), len(names))
 
+    written = before = module
+
     def keep_module(name: str, result: IRModule) -> None:
+        nonlocal written, before
+        if name == ScheduleDefault.name:
+            written = before
+        before = result
         if kept is not None:
             kept.after_pass(name, result)
 
@@ -86,10 +93,12 @@ def build_variant(
     if opt_level > 3:
         raise BuildFailed(f"there is no optimization level {opt_level}; the levels are 0 to 3")
     if native:
-        variant, library = native_variant.build_native(lowered, module, target, step, opt_level=opt_level, kept=kept)
+        variant, library = native_variant.build_native(
+            lowered, module, written, target, step, opt_level=opt_level, kept=kept
+        )
         code, toolchain = library.code, library.toolchain
     else:
-        variant, device = kernel_variant.build_kernels(lowered, module, target, step)
+        variant, device = kernel_variant.build_kernels(lowered, module, written, target, step)
         if kept is not None:
             kept.generated(device.sources)
         code, toolchain = device.code, kernel_variant.toolchain(device)

@@ -11,6 +11,7 @@ from compiler_service.codegen import cuda_c, opencl_c, ptx, spirv, spirv_text
 from compiler_service.codegen.kernel import Kernel
 from compiler_service.codegen.llvm import llvm_version
 from compiler_service.entry_points import parameters_of
+from compiler_service.entry_steps import EntrySteps
 from compiler_service.launch_plan import kernel_message, plan_launches
 from compiler_service.passes.split_kernels import KERNEL_OF
 from compiler_service.symbols import symbol_names
@@ -80,10 +81,14 @@ GENERATORS: dict[str, Callable[[Sequence[Kernel], Target], DeviceCode]] = {
 def build_kernels(
     lowered: IRModule,
     original: IRModule,
+    written: IRModule,
     target: Target,
     step: Callable[[str], AbstractContextManager[None]],
 ) -> tuple[artifact_pb2.Variant, DeviceCode]:
     """The variant of a module that ``split_kernels`` has seen, and its code.
+
+    Args:
+        written: the module before anything was scheduled.
 
     Raises:
         BuildFailed: a kernel exceeds the target, or its language cannot express it.
@@ -106,7 +111,7 @@ def build_kernels(
     shared = {name: device.shared_bytes.get(name, kernel.shared_bytes) for name, kernel in kernels.items()}
     for name, kernel in kernels.items():
         _check_limits(kernel, shared[name], target)
-    entries = []
+    entries, steps = [], EntrySteps(written)
     for name, func in functions.items():
         planned = plan_launches(name, func, kernels, lowered.prim_funcs)
         entries.append(
@@ -116,6 +121,7 @@ def build_kernels(
                 symbols=symbol_names(func),
                 launch=planned.plan,
                 failures=planned.failures,
+                steps=steps.of(name, func, planned.launches),
             )
         )
     variant = artifact_pb2.Variant(

@@ -15,7 +15,7 @@ from crossfarm.ir import dtype as dt
 from crossfarm.ir import ops
 from crossfarm.ir.arith import const_int, fold_int, wrap
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.calls import ProgramCall, element_of
+from crossfarm.ir.calls import ProgramCall, element_of, is_caller
 from crossfarm.ir.expr import Binary, BufferLoad, Call, Cast, Expr, IntImm, StringImm, Var
 from crossfarm.ir.function import Param, PrimFunc
 from crossfarm.ir.stmt import Allocate, AttrStmt, Evaluate, For, SeqStmt, Stmt
@@ -28,10 +28,12 @@ MAX_LAUNCHES = 4096
 
 @dataclass(frozen=True)
 class PlannedFunction:
-    """A launch plan, and the messages of its status' nonzero values, in order."""
+    """A launch plan, the messages of its status' nonzero values, in order, and how many launches each call of another
+    function became, or the function itself where it makes none."""
 
     plan: pb.LaunchPlan
     failures: tuple[str, ...]
+    launches: tuple[int, ...]
 
 
 def plan_launches(
@@ -52,7 +54,8 @@ def plan_launches(
     given = {param: pb.KernelArgument(parameter=i) for i, param in enumerate(func.params)}
     planner = _Planner(name, func, kernels, callees, plan, symbols, given)
     planner.statement(func.body, {})
-    return PlannedFunction(plan, planner.failures)
+    counts = planner.calls if is_caller(func) else [len(plan.launches)]
+    return PlannedFunction(plan, planner.failures, tuple(counts))
 
 
 def kernel_message(
@@ -91,7 +94,7 @@ class _Planner:
         given: what each parameter is in the entry point's words.
         names: what the function's own sizes and scalar parameters are in the entry point's; none where it is that.
         start: byte of the entry point's workspace where the function's own begins.
-        origin: of the launches.
+        calls: how many launches each call became.
         failures: messages of the plan's status.
         regions: of the temporaries.
     """
@@ -105,7 +108,7 @@ class _Planner:
     given: dict[Param, pb.KernelArgument]
     names: Mapping[Var, Expr] = field(default_factory=dict)
     start: Expr = field(default_factory=lambda: IntImm(0, "int64"))
-    origin: str = ""
+    calls: list[int] = field(default_factory=list)
     failures: tuple[str, ...] = ()
     regions: dict[Buffer, _Region] = field(default_factory=dict)
 
@@ -125,8 +128,9 @@ class _Planner:
             case Evaluate(value=Call(op="launch_kernel") as call):
                 self._launch(call, loops)
             case Evaluate(value=Call(op="call_function", args=args)) | AttrStmt(body=Evaluate(value=Call(args=args))):
-                origin = str(node.value) if isinstance(node, AttrStmt) else ""
-                self._call(ProgramCall(_text(args[0]), args[1:], origin))
+                before = len(self.plan.launches)
+                self._call(ProgramCall(_text(args[0]), args[1:]))
+                self.calls.append(len(self.plan.launches) - before)
             case _:
                 raise AssertionError(f"split_kernels left a {type(node).__name__} to the host")
 
@@ -165,7 +169,7 @@ class _Planner:
         given = {p: a for p, a in zip(kernel.params, call.args[1:]) if isinstance(p, Var)}
         grid = [self._index(_whole(self._own(substitute(g, given), loops)), what) for g in kernel.grid]
         arguments = [self._argument(a, loops) for a in call.args[1:]]
-        self.plan.launches.append(pb.Launch(kernel=kernel.name, grid=grid, arguments=arguments, origin=self.origin))
+        self.plan.launches.append(pb.Launch(kernel=kernel.name, grid=grid, arguments=arguments))
 
     def _argument(self, expr: Expr, loops: Mapping[Var, Expr]) -> pb.KernelArgument:
         if isinstance(expr, Call) and isinstance(expr.args[0], BufferLoad):
@@ -193,7 +197,7 @@ class _Planner:
         lent = [self._offset(element_of(memory)) for memory in call.extra(callee)]
         inner = _Planner(
             call.function, callee, self.kernels, self.callees, self.plan, self.symbols, given, values,
-            lent[0] if lent else IntImm(0, "int64"), call.origin,
+            lent[0] if lent else IntImm(0, "int64"),
         )  # fmt: skip
         inner.statement(callee.body, {})
 

@@ -31,9 +31,11 @@ _LIBM_NAMES = (
 #: Only GNU's libm has these.
 _GNU_LIBM_NAMES = "exp10"
 _LIBC_NAMES = ("memcpy", "memmove", "memset", "memcmp", "bcmp")
-#: What the runtime of parallel loops calls. Before glibc 2.34 the threads' functions are in a library of their own,
+#: What the runtime calls. Before glibc 2.34 the threads' functions are in a library of their own,
 #: which later ones still have, though empty.
-_RUNTIME_NAMES = ("free", "getpid", "malloc", "open", "close", "read", "sigdelset", "sigfillset", "syscall")
+_RUNTIME_NAMES = (
+    "clock_gettime", "close", "free", "getpid", "malloc", "open", "read", "sigdelset", "sigfillset", "syscall",
+)  # fmt: skip
 _THREAD_NAMES = (
     "pthread_attr_destroy", "pthread_attr_init", "pthread_attr_setstacksize", "pthread_create", "pthread_join",
     "pthread_sigmask",
@@ -72,12 +74,12 @@ PLATFORMS = {
     ),
 }
 
-#: What the runtime of parallel loops calls on Windows, by the library that has it.
+#: What the runtime calls on Windows, by the library that has it.
 WINDOWS_IMPORTS = {
     "kernel32.dll": (
         "CloseHandle", "CreateThread", "FreeLibrary", "FreeLibraryAndExitThread", "GetCurrentProcess",
         "GetCurrentThread", "GetModuleHandleExA", "GetProcessAffinityMask", "GetProcessHeap", "HeapAlloc", "HeapFree",
-        "SetThreadAffinityMask", "WaitForSingleObject",
+        "QueryPerformanceCounter", "QueryPerformanceFrequency", "SetThreadAffinityMask", "WaitForSingleObject",
     ),
     "api-ms-win-core-synch-l1-2-0.dll": ("WaitOnAddress", "WakeByAddressAll", "WakeByAddressSingle"),
 }  # fmt: skip

@@ -16,9 +16,10 @@ from compiler_service.codegen.llvm import (
     optimize,
     stub_object,
 )
-from compiler_service.codegen.llvm_function import FunctionText
+from compiler_service.codegen.llvm_function import MARK_SYMBOL, FunctionText
 from compiler_service.codegen.llvm_parallel import RUNTIME_SYMBOL
 from compiler_service.entry_points import parameters_of
+from compiler_service.entry_steps import EntrySteps
 from compiler_service.linker import library_name, link, linker_version
 from compiler_service.native_files import needed_libraries
 from compiler_service.passes.workspace import workspace_plan
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
 STEPS = ("codegen", "optimize", "emit", "link")
 DEFAULT_OPT_LEVEL = 3
+#: File of the runtime → what of it generated code calls: a library has the files that it uses.
+RUNTIME = {"threads.c": RUNTIME_SYMBOL, "profile.c": MARK_SYMBOL}
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,7 @@ class NativeLibrary:
 def build_native(
     lowered: IRModule,
     original: IRModule,
+    written: IRModule,
     target: Target,
     step: Callable[[str], AbstractContextManager[None]],
     *,
@@ -56,6 +60,9 @@ def build_native(
     kept: KeptSources | None = None,
 ) -> tuple[artifact_pb2.Variant, NativeLibrary]:
     """The variant of a module lowered for a CPU, and its library.
+
+    Args:
+        written: the module before anything was scheduled.
 
     Raises:
         BuildFailed: something that the target cannot express, or a tool failed.
@@ -71,7 +78,8 @@ def build_native(
     with step("emit"):
         code = object_code(optimized, machine)
     arch, system = str(target.attributes["arch"]), str(target.attributes["os"])
-    threaded = any(RUNTIME_SYMBOL in f.declarations for f in functions.values())
+    called = {symbol for f in functions.values() for symbol in f.declarations}
+    runtime = [runtime_object(arch, system, file) for file, symbol in RUNTIME.items() if symbol in called]
     with step("link"):
         support = support_objects(arch, system)
         library = link(
@@ -80,11 +88,12 @@ def build_native(
             system,
             library_name(system),
             lambda names: stub_object(names, machine),
-            more=[*([runtime_object(arch, system)] if threaded else []), *support],
+            more=[*runtime, *support],
             exports=[f.symbol for f in entries.values()],
         )
     if kept is not None:
         kept.generated_native(text, str(optimized), assembly(optimized, machine))
+    steps = EntrySteps(written)
     variant = artifact_pb2.Variant(
         target=target.to_proto(),
         requires=artifact_pb2.Requirements(
@@ -95,17 +104,19 @@ def build_native(
             libraries=needed_libraries(library),
         ),
         entry_points=[
-            _entry_point(lowered, original, name, entries[name]) for name in lowered.functions if name in entries
+            _entry_point(lowered, original, name, entries[name], steps) for name in lowered.functions if name in entries
         ],
         runtime="cpu",
     )
     toolchain = {"crossfarm": __version__, "llvm": llvm_version(), "linker": linker_version()}
-    if threaded or support:
+    if runtime or support:
         toolchain["zig"] = zig_version()
     return variant, NativeLibrary(library, toolchain)
 
 
-def _entry_point(lowered: IRModule, original: IRModule, name: str, text: FunctionText) -> artifact_pb2.EntryPoint:
+def _entry_point(
+    lowered: IRModule, original: IRModule, name: str, text: FunctionText, steps: EntrySteps
+) -> artifact_pb2.EntryPoint:
     func = lowered.prim_func(name)
     native = artifact_pb2.NativeEntry(
         symbol=text.symbol,
@@ -119,4 +130,5 @@ def _entry_point(lowered: IRModule, original: IRModule, name: str, text: Functio
         symbols=symbol_names(func),
         native=native,
         failures=text.failures,
+        steps=steps.of(name, func),
     )

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 
-from clients.cli import arguments, files, launches, output
+from clients.cli import arguments, files, output
 from clients.cli import job as jobs
 from clients.cli.invocation import JsonOption, TrackerOption, VerboseOption, of
+from clients.sdk.profile import COLUMNS, Profile
 
 PERCENTILES = (50, 90, 95, 99)
-#: Nodes of a model that are named of one kernel.
-_ORIGINS = 3
 
 
 def add_to(app: typer.Typer) -> None:
@@ -33,7 +32,7 @@ def bench(
     min_repeat_ms: Annotated[float, typer.Option(min=0, help="A sample repeats the call at least this long.")] = 10.0,
     cooldown_ms: Annotated[float, typer.Option(min=0, help="Pause between samples.")] = 0.0,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Also show the time of each kernel, where the device tells.")
+        bool, typer.Option("--profile", help="Also show the time of each step, the longest first.")
     ] = False,
     size: jobs.SizeOption = None,
     seed: jobs.SeedOption = 0,
@@ -68,43 +67,39 @@ def bench(
                 threads=threads,
                 cpus=where,
             )
+        found: Profile | None = None
+        if profile:
+            with invocation.output.progress(f"profiling {job.signature.name} on {job.device.id}"):
+                found = job.function.profile(*inputs, warmup=0, repeat=repeat, threads=threads, cpus=where)
         document = job.document()
     samples = np.asarray(stats.samples, dtype=np.float64)
     facts = summary(samples)
-    kernels = launches.profile(job.variant, job.signature.name, stats.kernels)
     if json:
         document["samples"] = samples.tolist()
         document["seconds"] = facts
         document["environment"] = dict(stats.environment)
-        if profile:
-            document["kernels"] = [dataclasses.asdict(kernel) for kernel in kernels]
+        if found is not None:
+            document["profile"] = _document(found)
         invocation.output.document(document)
         return
     invocation.output.table(
         ["function", "device", *facts], [[job.signature.name, job.device.id, *map(output.seconds, facts.values())]]
     )
-    if profile and not kernels:
-        invocation.output.note(f"{job.device.id} does not tell the times of kernels")
-    elif profile:
-        _print_profile(invocation.output, kernels)
+    if found is not None:
+        invocation.output.table(COLUMNS, [step.cells() for step in found.longest()])
+        if found.whole:
+            invocation.output.note(f"{job.device.id} tells the time of {job.signature.name} as a whole only")
 
 
-def _print_profile(out: output.Output, kernels: list[launches.KernelProfile]) -> None:
-    total = sum(kernel.seconds for kernel in kernels) or 1.0
-    out.table(
-        ["kernel", "time", "share", "launches", "of the model"],
-        [
-            [
-                kernel.kernel,
-                output.seconds(kernel.seconds),
-                f"{kernel.seconds / total:.1%}",
-                str(kernel.launches),
-                ", ".join([*kernel.origins[:_ORIGINS], "…"] if len(kernel.origins) > _ORIGINS else kernel.origins)
-                or "-",
-            ]
-            for kernel in kernels
-        ],
-    )
+def _document(profile: Profile) -> dict[str, Any]:
+    """All of it, steps in the order that they run in; times in seconds."""
+    return {
+        "whole": profile.whole,
+        "seconds": profile.total,
+        "steps": [dataclasses.asdict(step) for step in profile.steps],
+        "runs": [list(run) for run in profile.runs],
+        "environment": dict(profile.environment),
+    }
 
 
 def summary(samples: np.ndarray[tuple[int], np.dtype[np.float64]]) -> dict[str, float]:

@@ -18,8 +18,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from clients.cli import output
@@ -75,34 +74,6 @@ def kernel_rows(variant: Variant) -> list[list[str]]:
                 ]
             )
     return rows
-
-
-@dataclass(frozen=True)
-class KernelProfile:
-    """What a kernel did in one call.
-
-    Attributes:
-        kernel: its name.
-        seconds: of all its launches together, by the device's clock.
-        launches: how often the function launches it.
-        origins: nodes of the model that it computes, each once.
-    """
-
-    kernel: str
-    seconds: float
-    launches: int
-    origins: tuple[str, ...]
-
-
-def profile(variant: Variant, function: str, seconds: Mapping[str, float]) -> list[KernelProfile]:
-    """The kernels of a function and their times, the longest first."""
-    launches = [launch for entry in variant.entry_points if entry.name == function for launch in entry.launch.launches]
-    rows = []
-    for kernel, taken in seconds.items():
-        own = [launch for launch in launches if launch.kernel == kernel]
-        origins = tuple(dict.fromkeys(launch.origin for launch in own if launch.origin))
-        rows.append(KernelProfile(kernel, taken, len(own), origins))
-    return sorted(rows, key=lambda row: -row.seconds)
 
 
 def _without_ones(sizes: list[str]) -> list[str]:

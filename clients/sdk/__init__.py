@@ -17,10 +17,11 @@
 | ``Farm`` | ``build``, ``acquire``, ``devices``, ``targets``, ``capabilities``, ``put``, ``compiler``, ``close`` |
 | ``Device`` | a leased device: ``load``, ``tensor``, ``empty``, ``logs``, ``target``, ``attributes``, ``close`` |
 | ``Loaded`` | an artifact on a device; ``loaded["main"]`` is a ``LoadedFunction`` |
-| ``LoadedFunction`` | callable; ``submit`` for pipelined calls, ``benchmark`` to measure |
+| ``LoadedFunction`` | callable; ``submit`` for pipelined calls, ``benchmark`` and ``profile`` to measure |
 | ``Tensor`` | an array that stays on the device; ``numpy()`` fetches it |
 | ``Future`` | the result of a submitted call, ``result()``; its error comes with it |
 | ``BenchmarkResult`` | every sample of a measurement, and ``median``, ``p95``, ``mean``, ``std`` |
+| ``Profile`` | the steps of a function: seconds, operations and bytes of each, and what of a model it is |
 | ``Lease`` | the right to a device, kept alive by a thread; what ``acquire`` holds for you |
 | ``Explanation`` | what the compiler made of a program, from an artifact built with ``keep_sources`` |
 | ``Compiler`` | the compiler service for what ``Farm.build`` leaves out: ``BuildResult``, ``fetch``, ``store`` |
@@ -40,6 +41,7 @@ from clients.sdk.farm import DeviceInfo, Farm, connect
 from clients.sdk.future import Future
 from clients.sdk.lease import Lease, QueuePosition
 from clients.sdk.loaded import Loaded, LoadedFunction
+from clients.sdk.profile import Profile
 from clients.sdk.tensor import Tensor
 from crossfarm.wire.channels import Security
 
@@ -56,6 +58,7 @@ __all__ = [
     "Lease",
     "Loaded",
     "LoadedFunction",
+    "Profile",
     "QueuePosition",
     "Security",
     "TargetInfo",

@@ -18,14 +18,11 @@ class BenchmarkResult:
         environment: what the device told of itself, as text: clock and temperature before and after, governor, load,
             ``loop``: whether calls were repeated by native code or by the interpreter, and ``threads``: how many
             parallel loops ran on.
-        kernels: seconds of each kernel by the device's own clock, all its launches of one call together; empty where
-            the device has no kernels or no such clock.
     """
 
     samples: tuple[float, ...]
     number: int = 1
     environment: Mapping[str, str] = field(default_factory=dict)
-    kernels: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def median(self) -> float:

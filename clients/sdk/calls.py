@@ -149,13 +149,15 @@ class CallPlan:
         self._results = results
 
     def send(self, frame: RequestFrame, *, fetch: bool) -> Future[Any]:
-        """Sends everything with ``frame`` (a Calls where it is empty, or a Benchmark) as what is run.
+        """Sends everything with ``frame`` (a Calls where it is empty, a Benchmark or a Profile) as what is run.
 
         Returns:
             A future of the results; of the frame's own answer where they are not to be fetched.
         """
         if frame.HasField("benchmark"):
             frame.benchmark.call = self.number
+        elif frame.HasField("profile"):
+            frame.profile.call = self.number
         else:
             frame.calls.call.append(self.number)
         ran: Future[Any] = Future(self._session)

@@ -1,4 +1,4 @@
-"""Loaded artifacts and their functions: calls with numpy arrays or device tensors, pipelined calls, benchmarks."""
+"""Loaded artifacts and their functions: calls with numpy arrays or device tensors, pipelined calls, measurements."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from clients.sdk.benchmark import BenchmarkResult
 from clients.sdk.calls import BoundCall, CallPlan, How, bind_frame, pack, unbind_frame
 from clients.sdk.constants import LoadedConstants, SharedConstants
 from clients.sdk.future import Future
+from clients.sdk.profile import Profile, profile_of
 from clients.sdk.session import Session
 from clients.sdk.tensor import Tensor
 from crossfarm import errors
@@ -99,7 +100,7 @@ class Loaded(Mapping[str, "LoadedFunction"]):
 
 
 class LoadedFunction:
-    """A function on a device. Call it, ``submit`` it, or ``benchmark`` it.
+    """A function on a device. Call it, ``submit`` it, ``benchmark`` it, or ``profile`` it.
 
     Arguments are the function's inputs in parameter order, or one for every parameter. Buffers are numpy arrays or
     device tensors of the parameter's dtype and shape, scalars are numbers. What the function only writes is returned,
@@ -211,9 +212,38 @@ class LoadedFunction:
         plan = self._plan(self._placed(args, out), asked, own=False)
         frame = RequestFrame(request=1, benchmark=body)
         measured = plan.send(frame, fetch=False).result()
-        return BenchmarkResult(
-            tuple(measured.samples), int(measured.number), dict(measured.environment), dict(measured.kernel_seconds)
-        )
+        return BenchmarkResult(tuple(measured.samples), int(measured.number), dict(measured.environment))
+
+    def profile(
+        self,
+        *args: Any,
+        out: Any = None,
+        warmup: int = 3,
+        repeat: int = 10,
+        timeout: float | None = None,
+        threads: int | None = None,
+        cpus: Iterable[int] | None = None,
+    ) -> Profile:
+        """Tells how long each step of the function takes on the device, on these arguments: for a model each of its
+        fused operators, with the nodes that it computes.
+
+        Args:
+            warmup: calls before.
+            repeat: calls that are looked at.
+            timeout: seconds that one call may run.
+            threads, cpus: as for a call.
+
+        Raises:
+            ArgumentError, ProgramError, Timeout, RemoteCrash: as a call does.
+            UnsupportedTarget: the device's agent is of a release that knows no profiles.
+            InvalidArtifact: the artifact says other steps than there are.
+        """
+        asked = How.of(timeout, threads, cpus)
+        body = RequestFrame.Profile(warmup=_count("warmup", warmup, 0), repeat=_count("repeat", repeat, 1))
+        placed = self._placed(args, out)
+        symbols = self.signature.bind(placed).symbols
+        profiled = self._plan(placed, asked, own=False).send(RequestFrame(request=1, profile=body), fetch=False)
+        return profile_of(self.signature, symbols, profiled.result())
 
     def __repr__(self) -> str:
         return f"<LoadedFunction {self.signature}>"

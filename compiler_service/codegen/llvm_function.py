@@ -1,6 +1,8 @@
 """A lowered PrimFunc → LLVM functions: the body, the bodies of its parallel loops, and the exported entry that unpacks
 the call.
 
+A function of calls marks its begin and the end of each for the runtime, which takes the times where somebody asked.
+
 A function that others call has a body alone; they pass it pointers, sizes and parts of their own workspace, and hand
 its status on as one of theirs.
 
@@ -21,7 +23,7 @@ from compiler_service.codegen.llvm_text import Value, register_type
 from compiler_service.passes.workspace import workspace_plan
 from compiler_service.symbols import function_symbols
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.calls import ProgramCall
+from crossfarm.ir.calls import ProgramCall, is_caller
 from crossfarm.ir.expr import Call, IntImm, StringImm, Var
 from crossfarm.ir.function import PrimFunc
 
@@ -63,6 +65,11 @@ def emit_function(
     return _FunctionEmitter(name, func, can, first_metadata, callees).run()
 
 
+#: What tells the runtime that a call of another function has returned, see ``runtime/profile.c``.
+MARK_SYMBOL = "crossfarmrt_mark"
+_MARK_DECLARATION = f"declare hidden void @{MARK_SYMBOL}(i32)"
+
+
 class _FunctionEmitter(ParallelEmitter):
     def __init__(
         self, name: str, func: PrimFunc, can: Abilities, first_metadata: int, callees: Mapping[str, FunctionText]
@@ -71,10 +78,13 @@ class _FunctionEmitter(ParallelEmitter):
         self.func = func
         self.callees = callees
         self.statuses: dict[str, int] = {}  # how many precede a callee's own
+        self.marks = 0
 
     def run(self) -> FunctionText:
         symbol = self.symbol
         arguments = self._bind()
+        if is_caller(self.func):
+            self._mark()
         self.statement(self.func.body)
         body = f'"{symbol}.body"'
         text = f"define internal i32 @{body}({', '.join(arguments)}) #1 {{\n{self.finish()}\n}}\n"
@@ -105,6 +115,13 @@ class _FunctionEmitter(ParallelEmitter):
         status = self.b.value("int32", f"call i32 @{callee.body}({', '.join(a.typed for a in arguments)})")
         if callee.failures or RUNTIME_SYMBOL in callee.declarations:
             self._hand_on(status, name.value, callee.failures)
+        self._mark()
+
+    def _mark(self) -> None:
+        """A function of calls marks its begin, and then the end of each."""
+        self.externs[MARK_SYMBOL] = _MARK_DECLARATION
+        self.b.do(f"call void @{MARK_SYMBOL}(i32 {self.marks})")
+        self.marks += 1
 
     def _hand_on(self, status: Value, name: str, messages: tuple[str, ...]) -> None:
         """Returns a callee's status where it is not zero. What is negative means the same everywhere."""

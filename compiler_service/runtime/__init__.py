@@ -1,10 +1,11 @@
 """What libraries contain besides generated code, compiled by zig for each platform.
 
 - ``threads.c``: the threads of parallel loops, in libraries that have such loops.
+- ``profile.c``: the times of calls that a function makes, in libraries that have functions of calls.
 - ``arm.c``: what LLVM calls on 32-bit Arm where the CPU has no instruction, such as 64-bit division.
 - ``windows.zig``: what other systems' C libraries have and LLVM calls: memory, stack probes, mathematical functions.
 
-Of the latter two a library contains what it calls. Objects are kept on disk under the digest of everything that shapes
+Of the last two a library contains what it calls. Objects are kept on disk under the digest of everything that shapes
 them, so that each is compiled once on a machine.
 """
 
@@ -57,16 +58,16 @@ class _Source:
 
 
 @cache
-def runtime_object(arch: str, system: str) -> bytes:
-    """The object file with the threads of parallel loops for a platform; the same bytes always.
+def runtime_object(arch: str, system: str, file: str = "threads.c") -> bytes:
+    """The object file of ``threads.c`` or ``profile.c`` for a platform; the same bytes always.
 
     Raises:
         BuildFailed: there is no runtime for the platform, or no zig to compile it with.
     """
     target = ZIG_TARGETS.get((arch, system))
     if target is None:
-        raise BuildFailed(f"parallel loops cannot be built for {arch} on {system} yet")
-    return _made(_c_source("threads.c", target, _MORE_FLAGS.get((arch, system), ())))
+        raise BuildFailed(f"parallel loops and models cannot be built for {arch} on {system} yet")
+    return _made(_c_source(file, target, _MORE_FLAGS.get((arch, system), ())))
 
 
 @cache
@@ -113,7 +114,7 @@ def zig() -> str:
         found = shutil.which("zig")
         if found is None:
             raise BuildFailed(
-                "parallel loops and some targets need zig, which compiles what supports them",
+                "parallel loops, models and some targets need zig, which compiles what supports them",
                 hint="install the ziglang package",
             ) from None
         return found

@@ -48,11 +48,13 @@ class LaunchOf:
         kernel: what the artifact says of it: group, parameters.
         grid: thread groups along x, y, z; each is at least 1.
         values: one a parameter of the kernel.
+        position: in the plan, which may have launches that this call has no groups for.
     """
 
     kernel: Kernel
     grid: tuple[int, int, int]
     values: tuple[KernelValue, ...]
+    position: int = 0
 
 
 class LaunchPlanner:
@@ -84,14 +86,21 @@ class LaunchPlanner:
     def launches(self, binding: Binding) -> list[LaunchOf]:
         """What a call with these sizes runs, in order. Raises ArgumentError where a size makes no sense."""
         found = []
-        for kernel, grid, values in self._launches:
+        for position, (kernel, grid, values) in enumerate(self._launches):
             x, y, z = (self._evaluate(g, binding) for g in grid)
             if not (x and y and z):
                 continue
             if max(x, y, z) > MAX_GRID:
                 raise ArgumentError(f"{self.entry.name} would launch {kernel.name} with a grid of {x} × {y} × {z}")
-            found.append(LaunchOf(kernel, (x, y, z), tuple(self._worked_out(v, binding) for v in values)))
+            found.append(LaunchOf(kernel, (x, y, z), tuple(self._worked_out(v, binding) for v in values), position))
         return found
+
+    def by_position(self, launches: Sequence[LaunchOf], times: Sequence[float]) -> tuple[float, ...]:
+        """Times of these launches as times of all the plan's, 0 for those that are not among them."""
+        found = [0.0] * len(self._launches)
+        for launch, time in zip(launches, times, strict=True):
+            found[launch.position] = time
+        return tuple(found)
 
     def status(self, binding: Binding) -> Place | None:
         """Where the kernels write what failed; None where nothing can."""

@@ -13,13 +13,14 @@ many instructions do it.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
 
 from crossfarm.errors import ArgumentError
 from crossfarm.ir import dtype as dt
+from crossfarm.ir.amount import Amount, Number, as_expr, at_least, operated, smaller
 from crossfarm.ir.arith import fold_int
 from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.expr import (
@@ -147,7 +148,51 @@ def estimate(func: PrimFunc, core: Core, sizes: Mapping[str, int] | None = None)
     """
     counter = _Counter(func, core, sizes or {})
     counter.statement(func.body)
-    return counter.total()
+    read, written = (sum(_known(n) for n in counter.moved(how).values()) for how in ("read", "written"))
+    return Estimate(
+        _known(counter.operations),
+        _known(counter.operation_bytes),
+        read,
+        written,
+        _known(counter.arithmetic),
+        _known(counter.instructions["read"]),
+        _known(counter.instructions["written"]),
+    )
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one call does, whatever it runs on: integer expressions of symbolic sizes.
+
+    Attributes:
+        operations: arithmetic on elements of tensors.
+        read, written: bytes of each parameter that is, each element at most once.
+    """
+
+    operations: Expr
+    read: Mapping[Buffer, Expr]
+    written: Mapping[Buffer, Expr]
+
+
+def work(func: PrimFunc, values: Mapping[Var, Expr], natural: Collection[Var] = ()) -> Work:
+    """Counts what a call of ``func`` does, in the sizes of who calls it.
+
+    Args:
+        values: its symbolic sizes and scalar parameters.
+        natural: Vars of ``values`` that are never negative.
+    Raises:
+        ArgumentError: an extent depends on what is no such size, or not in a way that artifacts have words for.
+    """
+    counter = _Counter(func, Core(vector_bytes=1), {})
+    for value in values.values():
+        for var in (node for node in walk(value) if isinstance(node, Var)):
+            counter.values[var] = Amount.of(var, natural=var in natural)
+    counter.values.update({var: counter.number(value) for var, value in values.items()})
+    counter.statement(func.body)
+    read, written = (
+        {buffer: as_expr(number) for buffer, number in counter.moved(how).items()} for how in ("read", "written")
+    )
+    return Work(as_expr(counter.operations), read, written)
 
 
 def symbolic_sizes(func: PrimFunc) -> tuple[str, ...]:
@@ -169,23 +214,17 @@ class _Counter:
         self.parameters = {param for param in func.params if isinstance(param, Buffer)}
         self.registers = _in_registers(func.body, _REGISTERS * core.vector_bytes)
         self.loaded: set[tuple[Buffer, Hashable]] = set()
-        self.times = 1.0
-        self.values: dict[Var, float] = {}
-        self.operations = self.operation_bytes = self.arithmetic = 0.0
-        self.accesses: dict[str, dict[Buffer, float]] = {"read": {}, "written": {}}
-        self.instructions = {"read": 0.0, "written": 0.0}
+        self.times: Number = 1.0
+        self.values: dict[Var, Number] = {}
+        self.operations: Number = 0.0
+        self.operation_bytes: Number = 0.0
+        self.arithmetic: Number = 0.0
+        self.accesses: dict[str, dict[Buffer, Number]] = {"read": {}, "written": {}}
+        self.instructions: dict[str, Number] = {"read": 0.0, "written": 0.0}
 
-    def total(self) -> Estimate:
-        read, written = (sum(self._bytes(*item) for item in self.accesses[how].items()) for how in ("read", "written"))
-        return Estimate(
-            self.operations,
-            self.operation_bytes,
-            read,
-            written,
-            self.arithmetic,
-            self.instructions["read"],
-            self.instructions["written"],
-        )
+    def moved(self, how: str) -> dict[Buffer, Number]:
+        """Bytes of each parameter that is "read" or "written", each element at most once."""
+        return {buffer: self._bytes(buffer, elements) for buffer, elements in self.accesses[how].items()}
 
     # --- statements
 
@@ -198,7 +237,7 @@ class _Counter:
                     self.statement(inner)
             case For():
                 first, extent = self.number(node.min), self.number(node.extent)
-                self.values[node.var] = first + max(extent - 1, 0) // 2
+                self.values[node.var] = _middle(first, extent)
                 with self.repeated(extent):
                     self.statement(node.body)
             case BlockRealize():
@@ -225,21 +264,22 @@ class _Counter:
 
     def block(self, node: BlockRealize) -> None:
         block: Block = node.block
-        summed = 1.0
+        summed: Number = 1.0
         for axis, value in zip(block.iter_vars, node.iter_values):
             self.values[axis.var] = self.number(value, guess=True)
             if axis.kind == "reduce":
-                summed *= max(self.number(axis.dom.extent), 1)
+                extent = self.number(axis.dom.extent)
+                summed = summed * (extent if isinstance(extent, Amount) else max(extent, 1))  # no turn is a rare thing
         if block.init is not None:
-            with self.repeated(1 / summed):
+            with self.repeated(1, turns=summed):
                 self.statement(block.init)
         self.statement(block.body)
 
     @contextmanager
-    def repeated(self, times: float) -> Iterator[None]:
-        """A body that runs so often; what was loaded outside is loaded again in it."""
+    def repeated(self, times: Number, *, turns: Number = 1) -> Iterator[None]:
+        """A body that runs so often, in one of so many turns; what was loaded outside is loaded again in it."""
         before = self.times, self.loaded
-        self.times, self.loaded = self.times * max(times, 0), set()
+        self.times, self.loaded = self.times * at_least(times, 0) / turns, set()
         yield
         self.times, self.loaded = before
 
@@ -305,13 +345,15 @@ class _Counter:
     def _vectors(self, dtype: str) -> int:
         return math.ceil(dt.itemsize(dtype) / self.core.vector_bytes)
 
-    def _bytes(self, buffer: Buffer, elements: float) -> float:
-        whole = reduce(lambda size, extent: size * self.number(extent), buffer.shape, 1.0)
-        return min(whole, elements) * dt.itemsize(buffer.dtype)
+    def _bytes(self, buffer: Buffer, elements: Number) -> Number:
+        whole: Number = 1.0
+        for extent in buffer.shape:
+            whole = whole * self.number(extent)
+        return smaller(whole, elements) * dt.itemsize(buffer.dtype)
 
     # --- numbers
 
-    def number(self, expr: Expr, *, guess: bool = False) -> float:
+    def number(self, expr: Expr, *, guess: bool = False) -> Number:
         """The value of an integer expression, with loops in their middle; with ``guess`` 0 for what only data tells."""
         match expr:
             case IntImm():
@@ -330,17 +372,43 @@ class _Counter:
                 return self.number(expr.value, guess=guess)
             case Binary():
                 a, b = self.number(expr.a, guess=guess), self.number(expr.b, guess=guess)
+                if isinstance(a, Amount) or isinstance(b, Amount):
+                    amount = operated(expr.op, a, b)
+                    return self._unknown(expr.op, guess) if amount is None else amount
                 folded = fold_int(expr.op, int(a), int(b), dt.scalar_of(expr.a.dtype))
                 return folded if folded is not None else 0
-            case Select():
-                chosen = expr.true_value if self.number(expr.condition, guess=guess) else expr.false_value
-                return self.number(chosen, guess=guess)
+            case Select(condition=condition, true_value=then, false_value=other):
+                return self._chosen(condition, then, other, guess)
             case Call(op="if_then_else", args=(condition, then, other)):
-                return self.number(then if self.number(condition, guess=guess) else other, guess=guess)
+                return self._chosen(condition, then, other, guess)
             case Call(op="likely", args=(inner,)):
                 return self.number(inner, guess=guess)
             case _:
                 return 0
+
+    def _chosen(self, condition: Expr, then: Expr, other: Expr, guess: bool) -> Number:
+        decided = self.number(condition, guess=guess)
+        if isinstance(decided, Amount):
+            return self._unknown("a choice", guess)
+        return self.number(then if decided else other, guess=guess)
+
+    def _unknown(self, what: str, guess: bool) -> Number:
+        """0 for a guess. Raises ArgumentError elsewhere."""
+        if guess:
+            return 0
+        raise ArgumentError(f"the estimate depends on {what} of symbolic sizes", hint="give the sizes")
+
+
+def _known(number: Number) -> float:
+    assert not isinstance(number, Amount), "every size was given"
+    return number
+
+
+def _middle(first: Number, extent: Number) -> Number:
+    """The value of a loop's variable half way through."""
+    most = at_least(extent - 1, 0)
+    half = most // 2 if not isinstance(most, Amount) else most.combined("floordiv", 2, natural=True)
+    return first + half
 
 
 def _in_registers(body: Stmt, most: int) -> frozenset[Buffer]:

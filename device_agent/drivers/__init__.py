@@ -11,8 +11,8 @@ from device_agent.drivers.base import Device, DeviceDescription
 
 #: Modules of this package that help drivers and are none.
 _HELPERS = (
-    "base", "failures", "hostmemory", "nativeloop", "nativethreads", "scalars", "vulkan_allocation", "vulkan_api",
-    "vulkan_memory", "vulkan_program", "vulkan_queue",
+    "base", "failures", "hostmemory", "nativeloop", "nativesteps", "nativethreads", "scalars", "vulkan_allocation",
+    "vulkan_api", "vulkan_memory", "vulkan_program", "vulkan_queue",
 )  # fmt: skip
 
 

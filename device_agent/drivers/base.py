@@ -87,9 +87,11 @@ class BoundCall(Protocol):
     def threads(self) -> int:
         """How many threads its parallel loops ran on, or will; 1 on devices that run kernels."""
 
-    def kernel_times(self) -> Mapping[str, float]:
-        """Runs it once and measures its kernels on the device: name → seconds of all its launches together. Empty where
-        the driver cannot tell."""
+    def profile(self) -> Sequence[float]:
+        """Runs it once and takes the time of its parts in seconds: of each launch of the plan by the device's clock, 0
+        for one of no groups, or of each step of the entry point. Empty where the driver cannot tell them apart, whether
+        it ran or not. Raises ProgramError when the function reports a failure.
+        """
 
 
 class Program(Protocol):

@@ -22,6 +22,7 @@ from device_agent.drivers import nativeloop
 from device_agent.drivers.base import CallArgument, DeviceDescription, Placement
 from device_agent.drivers.failures import refused
 from device_agent.drivers.hostmemory import HostMemory
+from device_agent.drivers.nativesteps import LibrarySteps
 from device_agent.drivers.nativethreads import Caller, LibraryThreads, usable_cpus
 
 if TYPE_CHECKING:
@@ -136,7 +137,8 @@ class CpuProgram:
                 slots[index] = signature.scalar_bits(index, argument)
         for index, value in enumerate(binding.symbols, start=len(arguments)):
             slots[index] = value & 0xFFFF_FFFF_FFFF_FFFF
-        return CpuCall(function, slots, signature, self._device, self._threads, placement)
+        steps = LibrarySteps(self._library, len(signature.entry.steps))
+        return CpuCall(function, slots, signature, self._device, self._threads, steps, placement)
 
     def release(self) -> None:
         self._threads.close()
@@ -153,6 +155,7 @@ class CpuCall:
         signature: Signature,
         device: CpuDevice,
         threads: LibraryThreads,
+        steps: LibrarySteps,
         placement: Placement,
     ) -> None:
         function.restype = ctypes.c_int32
@@ -164,6 +167,7 @@ class CpuCall:
         self._device = device
         self._caller = device.caller
         self._threads = threads
+        self._steps = steps
         self._placement = placement
         self._repeat = nativeloop.repeater(function)
 
@@ -182,9 +186,12 @@ class CpuCall:
         if status := self._function(self._pointer, self._slots):
             raise self._failure(status)
 
-    def kernel_times(self) -> dict[str, float]:
-        """One library call has no parts that a clock could tell."""
-        return {}
+    def profile(self) -> tuple[float, ...]:
+        if not self._steps.told:
+            return ()
+        with self._steps.watched():
+            self()
+        return self._steps.seconds()
 
     def repeat(self, number: int) -> None:
         self._place()

@@ -11,8 +11,9 @@ import itertools
 import os
 import platform
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,8 +54,8 @@ _REFUSALS = ("PTX", "kernel image", "named symbol not found", "no binary", "inva
 _CRASHES = ("illegal memory access", "misaligned address", "illegal instruction", "launch failure", "illegal address")
 _KERNEL_DRIVER = Path("/proc/driver/nvidia/version")
 
-#: A kernel with its arguments packed: name, function, grid, group, argument bytes.
-_Launch = tuple[str, Any, tuple[int, int, int], tuple[int, int, int], bytes]
+#: A kernel with its arguments packed: function, grid, group, argument bytes.
+_Launch = tuple[Any, tuple[int, int, int], tuple[int, int, int], bytes]
 
 
 def _cuda() -> Any:
@@ -328,16 +329,17 @@ class CudaProgram:
     ) -> CudaCall:
         planner = self._planners[signature.name]
         workspace = self._device.workspace(binding.workspace_bytes) if binding.workspace_bytes else None
-        launches = []
-        for launch in planner.launches(binding):
+        launches, planned = [], planner.launches(binding)
+        for launch in planned:
             check_grid(launch, signature.name)
             values = launch_values(launch, signature, arguments, 0 if workspace is None else workspace.address)
             x, y, z = launch.kernel.group
             function = self._functions[launch.kernel.name]
-            launches.append((launch.kernel.name, function, launch.grid, (x, y, z), packed(values)))
+            launches.append((function, launch.grid, (x, y, z), packed(values)))
         status = planner.status(binding)
         place = None if status is None or workspace is None else workspace.address + status.offset
-        return CudaCall(self._device, signature, launches, place, workspace)
+        by_position = partial(planner.by_position, planned)
+        return CudaCall(self._device, signature, launches, by_position, place, workspace)
 
     def release(self) -> None:
         with self._device.working("unloading kernels"):
@@ -348,6 +350,7 @@ class CudaCall:
     """Kernels with their arguments packed, in order.
 
     Args:
+        by_position: makes times of the launches those of all in the plan.
         status: address of the int32 that kernels write a failure to; None where nothing can fail.
         workspace: what the arguments point into, kept while this is.
     """
@@ -360,6 +363,7 @@ class CudaCall:
         device: CudaDevice,
         signature: Signature,
         launches: list[_Launch],
+        by_position: Callable[[Sequence[float]], tuple[float, ...]],
         status: int | None,
         workspace: CudaMemory | None,
     ) -> None:
@@ -367,6 +371,7 @@ class CudaCall:
         self._name = signature.name
         self._failures = tuple(signature.entry.failures)
         self._launches = launches
+        self._by_position = by_position
         self._status = status
         self._workspace = workspace
 
@@ -380,7 +385,7 @@ class CudaCall:
             self._clear_status()
             left = _IN_FLIGHT
             for _ in range(number):
-                for _, function, grid, group, arguments in self._launches:
+                for function, grid, group, arguments in self._launches:
                     # what pycuda's public calls end in, less their work of packing the arguments each time
                     function._launch_kernel(grid, group, arguments, 0, stream)
                     left -= 1
@@ -393,18 +398,21 @@ class CudaCall:
         if code:
             raise refused(self._name, code, self._failures)
 
-    def kernel_times(self) -> dict[str, float]:
+    def profile(self) -> tuple[float, ...]:
         stream, start, end = self._device.stream, self._device.start, self._device.end
-        found: dict[str, float] = {}
+        times: list[float] = []
         with self._device.working(f"measuring the kernels of {self._name}"):
             self._clear_status()
-            for name, function, grid, group, arguments in self._launches:
+            for function, grid, group, arguments in self._launches:
                 start.record(stream)
                 function._launch_kernel(grid, group, arguments, 0, stream)
                 end.record(stream)
                 end.synchronize()
-                found[name] = found.get(name, 0.0) + float(end.time_since(start)) * 1e-3
-        return found
+                times.append(float(end.time_since(start)) * 1e-3)
+            code = self._read_status()
+        if code:
+            raise refused(self._name, code, self._failures)
+        return self._by_position(times)
 
     def _clear_status(self) -> None:
         if self._status is not None:

@@ -74,8 +74,8 @@ class NullCall:
     def __call__(self) -> None:
         """Returns at once."""
 
-    def kernel_times(self) -> dict[str, float]:
-        return {}
+    def profile(self) -> tuple[float, ...]:
+        return ()
 
     def repeat(self, number: int) -> None:
         for _ in range(number):

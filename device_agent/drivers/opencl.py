@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Sequence
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,6 +28,8 @@ _LOG_CHARACTERS = 4000
 #: Runs that are queued before the device is told to begin with them.
 _FLUSH_EVERY = 64
 _WAIT_EVERY = 4096
+#: A kernel with its arguments set: kernel, threads along x, y, z, group.
+_Launch = tuple[Any, tuple[int, int, int], tuple[int, int, int]]
 #: So much is behind the end of every workspace: where a temporary of no bytes begins.
 _SLACK = 512
 
@@ -163,6 +166,11 @@ class OpenClDevice:
     def name(self) -> str:
         return str(self._device.name).strip()
 
+    @cached_property
+    def timing_queue(self) -> Any:
+        """A queue whose events have times, which costs where nobody asks for them."""
+        return self.cl.CommandQueue(self.context, properties=self.cl.command_queue_properties.PROFILING_ENABLE)
+
     def allocate(self, size: int) -> OpenClMemory:
         if size > self._device.max_mem_alloc_size or self.allocated + size > self._device.global_mem_size:
             raise MemoryError(f"{size} bytes on {self.name}")
@@ -277,13 +285,16 @@ class OpenClProgram:
                 parts[place] = workspace.part(place)
             return parts[place]
 
+        planned = planner.launches(binding)
         try:
-            launches = [self._launch(launch, signature, arguments, part) for launch in planner.launches(binding)]
+            launches = [self._launch(launch, signature, arguments, part) for launch in planned]
             status = planner.status(binding)
             place = None if status is None else part(status)
         except self._device.cl.Error as failure:
             raise self._device.failure(failure, f"preparing {signature.name}") from failure
-        return OpenClCall(self._device, signature, launches, place, (*parts.values(), *arguments))
+        kept = (*parts.values(), *arguments)
+        by_position = partial(planner.by_position, planned)
+        return OpenClCall(self._device, signature, launches, by_position, place, kept)
 
     def _launch(
         self,
@@ -291,7 +302,7 @@ class OpenClProgram:
         signature: Signature,
         arguments: Sequence[CallArgument],
         part: Callable[[Place], Any],
-    ) -> tuple[str, Any, tuple[int, int, int], tuple[int, int, int]]:
+    ) -> _Launch:
         kernel = self._device.cl.Kernel(self._program, launch.kernel.name)
         for position, value in enumerate(launch.values):
             given: Any
@@ -306,7 +317,7 @@ class OpenClProgram:
             kernel.set_arg(position, given)
         gx, gy, gz = launch.grid
         x, y, z = launch.kernel.group
-        return launch.kernel.name, kernel, (gx * x, gy * y, gz * z), (x, y, z)
+        return kernel, (gx * x, gy * y, gz * z), (x, y, z)
 
     def release(self) -> None:
         self._program = None
@@ -316,6 +327,7 @@ class OpenClCall:
     """Kernels with their arguments set, in order.
 
     Args:
+        by_position: makes times of the launches those of all in the plan.
         status: where kernels say what failed; None where nothing can.
         kept: the arguments, and the parts of the workspace: kernels do not keep alive what they are given. A part keeps
             the whole, also after the device has given later calls a larger one.
@@ -328,7 +340,8 @@ class OpenClCall:
         self,
         device: OpenClDevice,
         signature: Signature,
-        launches: list[tuple[str, Any, tuple[int, int, int], tuple[int, int, int]]],
+        launches: list[_Launch],
+        by_position: Callable[[Sequence[float]], tuple[float, ...]],
         status: Any,
         kept: Sequence[Any],
     ) -> None:
@@ -336,6 +349,7 @@ class OpenClCall:
         self._name = signature.name
         self._failures = tuple(signature.entry.failures)
         self._launches = launches
+        self._by_position = by_position
         self._status = status
         self._kept = kept
 
@@ -348,7 +362,7 @@ class OpenClCall:
         try:
             self._clear_status()
             for done in range(1, number + 1):
-                for _, kernel, size, group in self._launches:
+                for kernel, size, group in self._launches:
                     enqueue(queue, kernel, size, group)
                 if done % _FLUSH_EVERY == 0:
                     queue.flush()
@@ -359,20 +373,20 @@ class OpenClCall:
         except device.cl.Error as failure:
             raise device.failure(failure, f"running {self._name}") from failure
 
-    def kernel_times(self) -> dict[str, float]:
+    def profile(self) -> tuple[float, ...]:
         cl, device = self._device.cl, self._device
-        found: dict[str, float] = {}
+        times: list[float] = []
         try:
-            queue = cl.CommandQueue(device.context, properties=cl.command_queue_properties.PROFILING_ENABLE)
             self._clear_status()
             device.queue.finish()
-            for name, kernel, size, group in self._launches:
-                event = cl.enqueue_nd_range_kernel(queue, kernel, size, group)
+            for kernel, size, group in self._launches:
+                event = cl.enqueue_nd_range_kernel(device.timing_queue, kernel, size, group)
                 event.wait()
-                found[name] = found.get(name, 0.0) + (event.profile.end - event.profile.start) * 1e-9
+                times.append((event.profile.end - event.profile.start) * 1e-9)
+            self._check_status()
         except cl.Error as failure:
             raise device.failure(failure, f"measuring the kernels of {self._name}") from failure
-        return found
+        return self._by_position(times)
 
     def _clear_status(self) -> None:
         if self._status is not None:

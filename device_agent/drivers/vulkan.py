@@ -195,6 +195,7 @@ class VulkanCall:
         self._pipelines = pipelines
         self._signature = signature
         self._arguments = tuple(arguments)
+        self._planner = planner
         self._launches = planner.launches(binding)
         self._status = planner.status(binding)
         self._workspace_bytes = binding.workspace_bytes
@@ -209,16 +210,18 @@ class VulkanCall:
         self._recording().run(number)
         self._check_status()
 
-    def kernel_times(self) -> dict[str, float]:
+    def profile(self) -> tuple[float, ...]:
         if not self._device.queue.physical.timestamp_bits:
-            return {}
+            return ()
         self._recording()
         timed = Recording(self._device.queue, self._bound(), self._cleared(), timed=True)
         try:
             timed.run()
-            return {name: sum(times) for name, times in timed.times().items()}
+            times = timed.times()
         finally:
             timed.release()
+        self._check_status()
+        return self._planner.by_position(self._launches, times)
 
     def release(self) -> None:
         if self._recorded is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -212,8 +212,8 @@ class Recording:
         assert self._commands is not None, "it was released"
         self._queue.run(self._commands, "while a function ran", number)
 
-    def times(self) -> Mapping[str, list[float]]:
-        """Seconds of each launch of the last run, by kernel, of a timed recording."""
+    def times(self) -> list[float]:
+        """Seconds of each launch of the last run of a timed recording."""
         vk = self._vk
         count = 2 * len(self._launches)
         raw = bytearray(8 * count)
@@ -224,11 +224,8 @@ class Recording:
         physical = self._queue.physical
         stamps = memoryview(raw).cast("Q")
         mask = (1 << physical.timestamp_bits) - 1
-        found: dict[str, list[float]] = {}
-        for k, launch in enumerate(self._launches):
-            ticks = (stamps[2 * k + 1] - stamps[2 * k]) & mask
-            found.setdefault(launch.pipeline.name, []).append(ticks * physical.limits.timestampPeriod * 1e-9)
-        return found
+        ticks = [(stamps[2 * k + 1] - stamps[2 * k]) & mask for k in range(len(self._launches))]
+        return [count * physical.limits.timestampPeriod * 1e-9 for count in ticks]
 
     def release(self) -> None:
         vk, queue = self._vk, self._queue

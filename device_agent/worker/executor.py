@@ -19,8 +19,17 @@ from crossfarm.ir import dtype as dtypes
 from crossfarm.wire.tensors import CHUNK_BYTES, Packet, done_message, encode
 from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame, SessionRequest, SessionResponse
 from device_agent.drivers.base import BoundCall, CallArgument, Device, Memory, Program
-from device_agent.worker import measure
-from device_agent.worker.limits import MAX_CALLS, MAX_MODULES, MAX_RANK, MAX_TENSORS, Limits, MemoryBudget, Watchdog
+from device_agent.worker import measure, profile
+from device_agent.worker.limits import (
+    MAX_CALLS,
+    MAX_MODULES,
+    MAX_RANK,
+    MAX_TENSORS,
+    Guard,
+    Limits,
+    MemoryBudget,
+    Watchdog,
+)
 from device_agent.worker.outbox import Outbox
 from device_agent.worker.placement import placement_of
 from device_agent.worker.table import Table
@@ -114,7 +123,8 @@ class Executor:
             "keep": self._keep,
             "bind": self._bind,
             "unbind": self._unbind,
-            "benchmark": self._benchmark,
+            "benchmark": self._measure,
+            "profile": self._measure,
             "free": self._free,
             "logs": self._read_logs,
             "ping": lambda frame: None,
@@ -355,19 +365,14 @@ class Executor:
             for used in call.uses:
                 used.calls.discard(number)
 
-    def _benchmark(self, frame: RequestFrame) -> Reply:
-        body, request = frame.benchmark, frame.request
-        call = self._calls[body.call]
-        measured = measure.measure(
-            call.run,
-            measure.Plan.of(body),
-            self._watchdog,
-            limit=call.limit,
-            what=call.what,
-            synchronize=self._device.synchronize,
-            check_cancelled=lambda: self._check_cancelled(request),
-        )
-        return Reply(measured=measured)
+    def _measure(self, frame: RequestFrame) -> Reply:
+        """A benchmark or a profile of a bound call."""
+        looks = frame.HasField("profile")
+        call = self._calls[frame.profile.call if looks else frame.benchmark.call]
+        guard = Guard(self._watchdog, call.limit, call.what, lambda: self._check_cancelled(frame.request))
+        if looks:
+            return Reply(profiled=profile.profile(call.run, frame.profile, guard, self._device.synchronize))
+        return Reply(measured=measure.measure(call.run, frame.benchmark, guard, self._device.synchronize))
 
     # --- tensors ---
 

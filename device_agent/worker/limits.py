@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
@@ -29,6 +29,7 @@ MAX_RANK = 64
 _OVERHEAD_BYTES = 256 << 20
 #: How often a running call is looked at.
 _WATCH_SECONDS = 0.05
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -132,3 +133,29 @@ class Watchdog:
             if until and time.monotonic() > until:
                 self._on_overrun(self._limit, self._what)
                 os._exit(1)
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What keeps runs of one call, made for a measurement, within its limits.
+
+    Attributes:
+        watchdog: ends the process where they overrun.
+        limit: seconds that one run may take.
+        what: names the call in an overrun.
+        check_cancelled: called before runs; raises to stop.
+    """
+
+    watchdog: Watchdog
+    limit: float
+    what: str
+    check_cancelled: Callable[[], None]
+
+    def run(self, work: Callable[[], _T], runs: int = 1) -> _T:
+        """What ``work`` gives, which runs the call so often."""
+        self.check_cancelled()
+        self.watchdog.enter(time.monotonic(), self.limit * max(1, runs), self.what)
+        try:
+            return work()
+        finally:
+            self.watchdog.leave()

@@ -18,7 +18,7 @@ import psutil
 from crossfarm.errors import ArgumentError
 from crossfarm.wire.v1.session_pb2 import Reply, RequestFrame
 from device_agent.drivers.base import BoundCall
-from device_agent.worker.limits import Watchdog
+from device_agent.worker.limits import Guard
 
 MAX_SAMPLES = 100_000
 MAX_NUMBER = 1 << 30
@@ -58,39 +58,21 @@ class Plan:
 
 
 def measure(
-    call: BoundCall,
-    plan: Plan,
-    watchdog: Watchdog,
-    *,
-    limit: float,
-    what: str,
-    synchronize: Callable[[], None],
-    check_cancelled: Callable[[], None],
+    call: BoundCall, asked: RequestFrame.Benchmark, guard: Guard, synchronize: Callable[[], None]
 ) -> Reply.Measured:
-    """Runs the plan.
-
-    Args:
-        limit: seconds that one call may take.
-        what: names the call in an overrun.
-        check_cancelled: called before each sample; raises to stop.
+    """Measures the call as asked.
 
     Raises:
+        ArgumentError: numbers that make no sense.
         ProgramError: the program failed in one of its runs.
     """
+    plan = Plan.of(asked)
     flush = np.zeros(plan.flush_bytes, np.uint8)
     before = environment()
 
     def run(number: int) -> float:
         """Seconds that ``number`` calls took."""
-        check_cancelled()
-        watchdog.enter(time.monotonic(), limit * max(1, number), what)
-        try:
-            start = time.perf_counter()
-            call.repeat(number)
-            synchronize()
-            return time.perf_counter() - start
-        finally:
-            watchdog.leave()
+        return guard.run(lambda: timed(call, number, synchronize), number)
 
     if plan.warmup:
         run(plan.warmup)
@@ -101,18 +83,27 @@ def measure(
             time.sleep(plan.cooldown)
         flush += 1  # touches every line, so that the caches hold nothing of the program's
         samples.append(run(number) / number)
-    check_cancelled()
-    watchdog.enter(time.monotonic(), limit, what)
-    try:
-        kernels = call.kernel_times()
-    finally:
-        watchdog.leave()
-    after = environment()
+    return Reply.Measured(samples=samples, number=number, environment=facts_of(call, before))
+
+
+def timed(call: BoundCall, number: int, synchronize: Callable[[], None]) -> float:
+    """Seconds of ``number`` calls, one after the other, by this process' clock."""
+    start = time.perf_counter()
+    call.repeat(number)
+    synchronize()
+    return time.perf_counter() - start
+
+
+def facts_of(call: BoundCall, before: Mapping[str, str]) -> dict[str, str]:
+    """What is told of a measurement that ends now.
+
+    Args:
+        before: the ``environment`` when it began.
+    """
     resolution = repr(time.get_clock_info("perf_counter").resolution)
     facts = {"loop": call.loop, "threads": str(call.threads), "clock_resolution_s": resolution}
     facts |= {f"{key}_before": value for key, value in before.items()}
-    facts |= {f"{key}_after": value for key, value in after.items()}
-    return Reply.Measured(samples=samples, number=number, environment=facts, kernel_seconds=kernels)
+    return facts | {f"{key}_after": value for key, value in environment().items()}
 
 
 def _enough(run: Callable[[int], float], plan: Plan) -> int:

@@ -66,14 +66,20 @@ def test_a_core_alone_says_where_its_constants_are(
     expect_failure(ran, 1, "NotFound", "nor here: W", "the file that the built artifact was saved to")
 
 
-def test_times_of_kernels_are_shown_with_what_they_are_of_the_model(
+def test_times_of_steps_are_shown_with_what_they_are_of_the_model(
     crossfarm: Crossfarm, farm: Farm, model: Path
 ) -> None:
     job = ("bench", model, "--size", "n=64", "--repeat", 2, "--min-repeat-ms", 0, "--profile")
-    shown = crossfarm(*job, "--select", "kind=opencl", farm=farm).stdout
-    assert "100.0%" in shown
-    assert "Mul_0+Add_1 of main" in shown
-    assert "does not tell the times of kernels" in crossfarm(*job, "--select", "kind=cpu", farm=farm).stderr
+    shown = crossfarm(*job, "--select", "kind=opencl", farm=farm)
+    assert "100.0%" in shown.stdout
+    assert "Mul_0+Add_1 of main" in shown.stdout
+    assert shown.stderr == ""
+    document = parsed(crossfarm(*job, "--select", "kind=cpu", "--json", farm=farm))["profile"]
+    (step,) = document["steps"]
+    assert not document["whole"], "what makes no calls is one step"
+    assert (step["function"], step["origin"]) == ("main", "Mul_0+Add_1 of main")
+    assert (step["operations"], step["bytes"], step["kernels"]) == (2 * 64, 3 * 4 * 64 + 2 * 4, [])
+    assert len(document["runs"]) == 2
 
 
 def test_constants_are_listed_and_inputs_shown_without_them(

@@ -11,7 +11,8 @@ import crossfarm
 
 SDK = {
     "BenchmarkResult", "BuildProgress", "BuildResult", "Compiler", "Device", "DeviceInfo", "Explanation", "Farm",
-    "Future", "Lease", "Loaded", "LoadedFunction", "QueuePosition", "Security", "TargetInfo", "Tensor", "connect",
+    "Future", "Lease", "Loaded", "LoadedFunction", "Profile", "QueuePosition", "Security", "TargetInfo", "Tensor",
+    "connect",
 }  # fmt: skip
 CROSSFARM = {
     "Artifact", "IRModule", "PrimFunc", "Schedule", "Target", "connect", "load", "parse", "structural_equal",

@@ -122,9 +122,12 @@ def test_a_benchmark_measures_the_call_and_its_kernels(on_device: OnDevice, kind
     result = loaded["one"].benchmark(a, warmup=1, repeat=3, min_repeat_ms=1)
     assert len(result.samples) == 3
     assert result.min > 0
-    if kind != "cpu":
-        assert len(result.kernels) == 2
-        assert all(seconds > 0 for seconds in result.kernels.values())
+    profile = loaded["one"].profile(a, warmup=1, repeat=3)
+    (step,) = profile.steps
+    assert (step.function, profile.whole) == ("one", False)
+    assert step.seconds > 0
+    assert len(step.kernels) == (0 if kind == "cpu" else 2)
+    assert all(kernel.seconds > 0 for kernel in step.kernels)
 
 
 def test_a_value_that_an_expression_binds_is_not_its_result(on_device: OnDevice) -> None:

@@ -76,8 +76,8 @@ def with_origins(built: Artifact, origins: Mapping[tuple[str, str], str]) -> Art
     for entry in (entry for variant in manifest.variants for entry in variant.entry_points):
         for parameter in entry.parameters:
             parameter.constant = origins.get((entry.name, parameter.name), "")
-        for launch in entry.launch.launches:
-            launch.origin = f"Mul_0+Add_1 of {entry.name}"
+        for step in entry.steps:
+            step.origin = f"Mul_0+Add_1 of {entry.name}"
     return built.rewritten(manifest)
 
 

@@ -196,6 +196,23 @@ def test_a_benchmark_without_samples_is_refused(cpu: Device, artifact: Artifact)
         cpu.load(artifact)["add"].benchmark(F, F, repeat=0)
 
 
+def test_a_profile_of_a_failing_call_fails_and_one_beyond_its_limits_is_refused(
+    cpu: Device, artifact: Artifact
+) -> None:
+    loaded = cpu.load(artifact)
+    with pytest.raises(cf.ProgramError, match="division by zero"):
+        loaded["divide"].profile(X, 0, warmup=0, repeat=2)
+    with pytest.raises(cf.ArgumentError, match="repeat=0"):
+        loaded["add"].profile(F, F, repeat=0)
+    with pytest.raises(cf.ArgumentError, match="a profile takes 1 to 1048576 runs"):
+        loaded["add"].profile(F, F, repeat=2_000_000)
+    found = loaded["add"].profile(F, F, repeat=4, threads=1)
+    assert [(s.function, s.operations, s.bytes) for s in found.steps] == [("add", F.size, 12 * F.size)]
+    assert len(found.runs) == 4
+    assert found.environment["threads"] == "1"
+    assert str(found).splitlines()[0].split() == ["µs", "share", "GFLOP/s", "GB/s", "function", "of", "the", "model"]
+
+
 def test_a_request_that_has_not_begun_can_be_cancelled(cpu: Device, artifact: Artifact) -> None:
     loaded = cpu.load(artifact)
     running = loaded["empty"]

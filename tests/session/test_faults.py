@@ -56,6 +56,12 @@ def test_a_benchmark_that_never_ends_is_ended_too(device_of: Opener, artifact: A
         forever.benchmark(np.zeros(1, np.int32), warmup=0, timeout=0.2)
 
 
+def test_a_profile_that_never_ends_is_ended_too(device_of: Opener, artifact: Artifact) -> None:
+    forever = device_of("cpu").load(artifact)["forever"]
+    with pytest.raises(cf.Timeout, match=r"limit of 0\.2 s"):
+        forever.profile(np.zeros(1, np.int32), warmup=0, timeout=0.2)
+
+
 def test_waiting_for_a_future_can_be_given_up_without_ending_it(device_of: Opener, artifact: Artifact) -> None:
     loaded = device_of("cpu", call_ms=1500).load(artifact)
     future = loaded["forever"].submit(np.zeros(1, np.int32))

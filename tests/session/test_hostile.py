@@ -109,6 +109,7 @@ def test_a_dtype_of_no_elements_is_refused(attacker: Attacker, dtype: str) -> No
         Frame(load=Frame.Load(module=1, sha256=bytes(32), size=32, tensor=1)),
         Frame(bind=Frame.Bind(call=1, module=7, function="f")),
         Frame(benchmark=Frame.Benchmark(call=9, repeat=(1 << 32) - 1)),
+        Frame(profile=Frame.Profile(call=9, repeat=(1 << 32) - 1)),
         Frame(calls=Frame.Calls(call=[9])),
         Frame(hello=HELLO.hello),
         Frame(),
@@ -161,6 +162,7 @@ _BODIES = st.one_of(
     st.builds(lambda c, m: Frame(bind=Frame.Bind(call=c, module=m, function="f")), _NUMBERS, _NUMBERS),
     st.builds(lambda c: Frame(calls=Frame.Calls(call=c)), st.lists(_NUMBERS, max_size=4)),
     st.builds(lambda c, r: Frame(benchmark=Frame.Benchmark(call=c, repeat=r)), _NUMBERS, _NUMBERS),
+    st.builds(lambda c, r: Frame(profile=Frame.Profile(call=c, repeat=r)), _NUMBERS, _NUMBERS),
     st.just(Frame(logs=Frame.Logs())),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.module import IRModule
+from crossfarm.wire.v1.artifact_pb2 import Manifest
 from tests.session.harness import open_device
 
 _RNG = np.random.default_rng(0)
@@ -64,14 +66,57 @@ def test_a_saved_model_is_built_where_its_weights_are_not(farm: Farm, tmp_path: 
         np.testing.assert_allclose(device.load(artifact)["main"](X), EXPECTED, rtol=1e-4, atol=1e-4)
 
 
-def test_times_of_kernels_come_with_the_nodes_they_are_of(farm: Farm) -> None:
-    with farm.acquire("kind=opencl") as device:
-        loaded = device.load(farm.build(layer(), device.target))
-        measured = loaded["main"].benchmark(X, repeat=1, min_repeat_ms=0)
-    launches = {entry.name: entry.launch.launches for entry in loaded.variant.entry_points}
-    assert {launch.kernel for launch in launches["main"]} == set(measured.kernels)
-    assert [launch.origin for launch in launches["main"]] == ["MatMul_1, Add_2, Relu_3"]
-    assert {launch.origin for launch in launches["main_prepare"]} == {""}, "nobody named that product"
+def two_layers() -> IRModule:
+    """``relu(x @ w + b) @ v`` for any number of rows."""
+    b = Builder()
+    x = b.parameter("x", TensorType((Var("n", "int64"), dims.dim(64)), "float32"))
+    product = b.op("matmul", x, b.constant(WEIGHTS), origin="MatMul_1")
+    hidden = b.op("nn.relu", b.op("add", product, b.constant(BIAS), origin="Add_2"), origin="Relu_3")
+    return IRModule({"main": b.function(b.op("matmul", hidden, b.constant(WEIGHTS.T.copy()), origin="MatMul_4"))})
+
+
+#: Of ``two_layers``, for 5 rows: function, nodes, operations, bytes.
+STEPS = [
+    ("matmul_add_relu", "MatMul_1, Add_2, Relu_3", 5 * 512 * (2 * 64 + 2), 4 * (5 * 64 + 64 * 512 + 512 + 5 * 512)),
+    ("matmul", "MatMul_4", 5 * 64 * 2 * 512, 4 * (5 * 512 + 512 * 64 + 5 * 64)),
+]
+
+
+@pytest.mark.parametrize("kind", ["cpu", "opencl", "vulkan"])
+def test_a_profile_tells_time_and_work_of_each_step_of_a_model(kind: str, farm: Farm, tmp_path: Path) -> None:
+    with farm.acquire(f"kind={kind}") as device:
+        built = farm.build(two_layers(), device.target)
+        main = device.load(built)["main"]
+        started = time.perf_counter()
+        found = main.profile(X, warmup=1, repeat=3)
+        elapsed = time.perf_counter() - started
+        assert [(s.function, s.origin, s.operations, s.bytes) for s in found.steps] == STEPS
+        assert not found.whole
+        assert sum(step.share for step in found.steps) == pytest.approx(1)
+        assert 0 < sum(map(sum, found.runs)) < elapsed, "steps do not overlap"
+        assert [len(run) for run in found.runs] == [2, 2, 2]
+        kernels = [launch.kernel for entry in built.variants[0].entry_points[:1] for launch in entry.launch.launches]
+        assert [kernel.kernel for step in found.steps for kernel in step.kernels] == kernels
+        if kind == "vulkan":
+            return
+        unnamed = device.load(without_steps(built))["main"].profile(X, warmup=0, repeat=1)
+        assert [s.function for s in unnamed.steps] == (kernels or ["main"])
+        assert (unnamed.whole, unnamed.total > 0) == (kind == "cpu", True)
+        if kind == "cpu":
+            for driver in ("null", "reference"):
+                with open_device(driver, tmp_path) as other:
+                    whole = other.load(built)["main"].profile(X, warmup=0, repeat=2)
+                    (step,) = whole.steps
+                    assert (whole.whole, step.function, step.operations) == (True, "main", sum(s[2] for s in STEPS))
+
+
+def without_steps(built: cf.Artifact) -> cf.Artifact:
+    """The artifact as releases of before steps made it."""
+    manifest = Manifest()
+    manifest.CopyFrom(built.manifest)
+    for entry in (entry for variant in manifest.variants for entry in variant.entry_points):
+        del entry.steps[:]
+    return built.rewritten(manifest)
 
 
 PLACED = """

@@ -87,16 +87,17 @@ def test_parameters_are_called_what_the_model_calls_them() -> None:
     verify(LowerGraph().apply(module, LLVM))
 
 
-def test_launches_say_what_of_the_model_they_are_and_kernels_are_there_once() -> None:
+def test_steps_say_what_of_the_model_they_are_and_kernels_are_there_once() -> None:
     b = Calls()
     x = b.parameter("x", tensor(b.n))
     y = b.call("double", b.call("double", x, out=tensor(b.n), origin="Mul_0"), out=tensor(b.n), origin="Mul_1")
     built = build_variant(b.module(y), Target("opencl"), BuildOptions())
     (entry,) = built.variant.entry_points
-    assert [(launch.kernel, launch.origin) for launch in entry.launch.launches] == [
-        ("double_kernel", "Mul_0"),
-        ("double_kernel", "Mul_1"),
+    assert [(step.function, step.origin, step.launches) for step in entry.steps] == [
+        ("double", "Mul_0", 1),
+        ("double", "Mul_1", 1),
     ]
+    assert [launch.kernel for launch in entry.launch.launches] == ["double_kernel", "double_kernel"]
     assert [(k.name, list(k.functions)) for k in built.variant.kernels] == [("double_kernel", ["main"])]
     assert built.code.count(b"__kernel") == 1
 
