@@ -19,6 +19,7 @@ from crossfarm.ir.interpreter import run
 from crossfarm.target import Target
 from crossfarm.target.triples import HOSTS
 from tests.compiler.foreign import Foreign, Machine
+from tests.compiler.graph.programs import Calls, tensor
 from tests.compiler.native import slots_of
 from tests.compiler.operators import assert_same_bits, edges, programs_of
 from tests.compiler.programs import Make, elementwise, module, outputs
@@ -241,3 +242,24 @@ def test_androids_libraries_load_where_libm_and_libc_have_its_names(
         for actual, wanted in expected:
             np.testing.assert_allclose(actual, wanted, rtol=case["rtol"], atol=case["atol"])
     compare_norms(machine)
+    time_steps(machine)
+
+
+def time_steps(machine: Machine) -> None:
+    """A function of four calls, of which the runner has room for the begin and the end of two."""
+    b = Calls()
+    value = b.parameter("x", tensor(b.n))
+    for _ in range(4):
+        value = b.call("double", value, out=tensor(b.n))
+    foreign = Foreign(b.module(value), machine.target, machine)
+    given, made = np.ones(10_000, np.float32), np.zeros(10_000, np.float32)
+    foreign("main", given, made)
+    np.testing.assert_array_equal(made, 16 * given)
+    begin, first, second, beyond = machine.marks
+    assert 0 < begin < first < second
+    assert beyond == 0, "it keeps to the room that it was given"
+    assert second - begin < 60_000_000_000
+
+
+def test_steps_of_a_function_of_calls_are_timed_there(machine: Machine) -> None:
+    time_steps(machine)

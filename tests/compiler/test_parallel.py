@@ -19,6 +19,7 @@ import pytest
 
 from compiler_service.build import build_variant
 from compiler_service.native_files import needed_libraries
+from compiler_service.native_variant import RUNTIME
 from compiler_service.runtime import runtime_object, zig_version
 from crossfarm.errors import BuildFailed, ProgramError
 from crossfarm.frontends.tvmscript import parse
@@ -265,8 +266,9 @@ def test_every_platform_has_threads_and_the_same_bytes_each_time(target: str) ->
 
 def test_there_is_a_runtime_for_each_architecture_and_none_where_it_cannot_be() -> None:
     for arch, machine in (("x86_64", 62), ("aarch64", 183), ("arm", 40), ("riscv64", 243)):
-        assert runtime_object(arch, "linux")[18:20] == machine.to_bytes(2, "little")
-    assert runtime_object("x86_64", "windows")[:2] == b"\x64\x86"
+        for file in RUNTIME:
+            assert runtime_object(arch, "linux", file)[18:20] == machine.to_bytes(2, "little")
+    assert all(runtime_object("x86_64", "windows", file)[:2] == b"\x64\x86" for file in RUNTIME)
     with pytest.raises(BuildFailed, match="riscv64 on windows"):
         runtime_object("riscv64", "windows")
 

@@ -8,7 +8,11 @@ import pytest
 
 import crossfarm as cf
 from crossfarm.errors import ArgumentError
-from crossfarm.ir.estimate import Core, Estimate, estimate, symbolic_sizes
+from crossfarm.ir.arith import fold_int
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.calls import dimension_symbols
+from crossfarm.ir.estimate import Core, Estimate, estimate, symbolic_sizes, work
+from crossfarm.ir.expr import Binary, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 
 CORE = Core(vector_bytes=32)
@@ -165,3 +169,94 @@ def test_what_takes_longest_decides_the_share_of_the_peak() -> None:
 def test_a_function_that_moves_nothing_has_no_bound_on_its_intensity() -> None:
     assert Estimate(8, 32, 0, 0, 1, 0, 0).intensity == math.inf
     assert Estimate(0, 0, 0, 0, 0, 0, 0).share_of_peak(CORE) == 0
+
+
+# --- counts in symbols
+
+
+def value(expr: Expr, sizes: dict[str, int]) -> int:
+    match expr:
+        case IntImm():
+            return expr.value
+        case Var():
+            return sizes[expr.name]
+        case Binary():
+            found = fold_int(expr.op, value(expr.a, sizes), value(expr.b, sizes), "int64")
+            assert found is not None
+            return found
+    raise AssertionError(f"{expr} is nothing that an artifact says")
+
+
+IN_SYMBOLS = {
+    "product": (
+        "a: T.handle, b: T.handle, c: T.handle",
+        "n, m, k = T.int64(), T.int64(), T.int64()",
+        'A = T.match_buffer(a, (n, k), "float32")',
+        'B = T.match_buffer(b, (k, m), "float32")',
+        'C = T.match_buffer(c, (n, m), "float32")',
+        "for i, j, l in T.grid(n, m, k):",
+        '    with T.block("C"):',
+        '        vi, vj, vl = T.axis.remap("SSR", [i, j, l])',
+        "        with T.init():",
+        "            C[vi, vj] = T.float32(1) + T.float32(1)",
+        "        C[vi, vj] = C[vi, vj] + A[vi, vl] * B[vl, vj]",
+    ),
+    "windows": (
+        "a: T.handle, b: T.handle",
+        "n = T.int64()",
+        'A = T.match_buffer(a, (n,), "float32")',
+        'B = T.match_buffer(b, ((n - 3) // 2 + 1,), "float32")',
+        "for i, j in T.grid((n - 3) // 2 + 1, 3):",
+        "    B[i] = T.max(B[i], A[i * 2 + j])",
+    ),
+    "triangle": (
+        "a: T.handle",
+        "n, m = T.int64(), T.int64()",
+        'A = T.match_buffer(a, (n, m), "float32")',
+        "for i in range(n):",
+        "    for j in range(T.min(i, m)):",
+        "        A[i, j] = A[i, j] * T.float32(2)",
+    ),
+    "as many as asked for": (
+        "a: T.handle, times: T.int64",
+        "n = T.int64()",
+        'A = T.match_buffer(a, (n,), "float32")',
+        "for i in range(times):",
+        "    A[i % n] = A[i % n] + T.float32(1)",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IN_SYMBOLS)
+def test_counts_in_symbols_are_the_counts_at_any_sizes(name: str) -> None:
+    func = function(*IN_SYMBOLS[name])
+    symbols = {v: v for v in (*dimension_symbols(func), *(p for p in func.params if isinstance(p, Var)))}
+    found = work(func, symbols, dimension_symbols(func))
+    for sizes in ({"n": 7, "m": 5, "k": 3, "times": 4}, {"n": 64, "m": 1, "k": 100, "times": 100}):
+        wanted = estimate(func, CORE, sizes)
+        assert value(found.operations, sizes) == wanted.operations
+        moved = [sum(value(e, sizes) for e in each.values()) for each in (found.read, found.written)]
+        assert moved == [wanted.read, wanted.written]
+
+
+def test_counts_of_a_product_in_symbols_are_as_short_as_by_hand() -> None:
+    func = function(*IN_SYMBOLS["product"])
+    n, m, k = dimension_symbols(func)[0], dimension_symbols(func)[2], dimension_symbols(func)[1]
+    found = work(func, {n: n, m: IntImm(16, "int64"), k: IntImm(8, "int64")}, [n])
+    c = next(p for p in func.params if isinstance(p, Buffer) and p.name == "C")
+    assert isinstance(found.operations, Binary)
+    assert (found.operations.a, found.operations.b) == (n, found.operations.b)
+    assert value(found.operations.b, {}) == 16 * (2 * 8 + 1)
+    assert value(found.written[c], {"n": 3}) == 3 * 16 * 4
+
+
+def test_counts_that_depend_on_data_are_not_told() -> None:
+    func = function(
+        'A: T.Buffer((8,), "float32"), lengths: T.Buffer((8,), "int32"), n: T.int64',
+        "for i in range(T.Select(n < 4, 4, 8)):",
+        "    A[i] = T.float32(0)",
+    )
+    n = func.params[2]
+    assert isinstance(n, Var)
+    with pytest.raises(ArgumentError, match="depends on lt of symbolic sizes"):
+        work(func, {n: n})

@@ -97,6 +97,9 @@ def test_a_profile_tells_time_and_work_of_each_step_of_a_model(kind: str, farm: 
         assert [len(run) for run in found.runs] == [2, 2, 2]
         kernels = [launch.kernel for entry in built.variants[0].entry_points[:1] for launch in entry.launch.launches]
         assert [kernel.kernel for step in found.steps for kernel in step.kernels] == kernels
+        nothing = main.profile(X[:0], warmup=0, repeat=1)
+        assert [s.operations for s in nothing.steps] == [0, 0]
+        assert kind == "cpu" or nothing.total == 0, "what has no groups is not launched"
         if kind == "vulkan":
             return
         unnamed = device.load(without_steps(built))["main"].profile(X, warmup=0, repeat=1)

@@ -113,7 +113,7 @@ def _outlined(members: list[Binding]) -> tuple[Function, tuple[GraphExpr, ...]]:
     body = visit.fresh(visit.in_blocks(members, members[-1].var), params, sizes)
     assert isinstance(body.result, GraphVar)
     origins = [b.value.origin for b in members if isinstance(b.value, OperatorCall) and b.value.origin]
-    attrs: dict[str, AttrValue] = {"primitive": True, "origin": ", ".join(origins)}
+    attrs: dict[str, AttrValue] = {"primitive": True, "origin": ", ".join(dict.fromkeys(origins))}
     return Function(tuple(params.values()), body, body.result.type, attrs, private=True), taken
 
 

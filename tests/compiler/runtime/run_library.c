@@ -3,7 +3,8 @@
  * Standard input, all numbers little-endian: the library's path and the symbol, each as a 32-bit length and text with its
  * zero; the workspace's size, 64 bits; the number of slots, 32 bits; of each slot its kind, 32 bits, and either its
  * value, 64 bits (kind 0), or the size of a buffer, 64 bits, and its content (kind 1).
- * Standard output: the status, 32 bits, and then the content of each buffer.
+ * Standard output: the status, 32 bits, and then the content of each buffer; of a library that tells the times of steps
+ * also those of the first MARKS.
  * The exit status is 0, or says at which step it failed.
  *
  * It begins without a C library's start files, which only a complete toolchain of the platform would have.
@@ -12,9 +13,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+enum { MARKS = 4 };
 enum { READ_FAILED = 2, NO_LIBRARY, NO_SYMBOL, NO_MEMORY, WRITE_FAILED };
 
 typedef int32_t (*Function)(void *workspace, uint64_t *slots);
+typedef void (*Profile)(uint64_t *nanoseconds, uint32_t count);
 
 #ifdef _WIN32
 #define WIN32_LEAN_AND_MEAN
@@ -112,9 +115,14 @@ void start(void) {
             slots[i] = (uintptr_t)buffer;
         }
     }
+    const Profile profile = (Profile)find(library, "crossfarmrt_profile");
+    uint64_t marks[MARKS] = {0};
+    if (profile) profile(marks, MARKS - 1);
     const int32_t status = function(workspace, slots);
+    if (profile) profile(NULL, 0);
     write_all(&status, sizeof status);
     for (uint32_t i = 0; i < count; i++) write_all((void *)(uintptr_t)slots[i], (size_t)sizes[i]);
+    if (profile) write_all(marks, sizeof marks);
     close_library(library);
     end(0);
 }
