@@ -87,6 +87,7 @@ def bench(
     )
     if found is not None:
         invocation.output.table(COLUMNS, [step.cells() for step in found.longest()])
+        invocation.output.line(f"{output.seconds(found.total)} in {len(found.steps)} steps")
         if found.whole:
             invocation.output.note(f"{job.device.id} tells the time of {job.signature.name} as a whole only")
 
