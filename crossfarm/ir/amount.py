@@ -13,8 +13,13 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import lcm
 
-from crossfarm.ir.arith import Key, structural_key
+from crossfarm.errors import ArgumentError
+from crossfarm.ir.arith import Key, is_larger, structural_key
 from crossfarm.ir.expr import Binary, Expr, IntImm
+
+#: Terms of an amount, factors of a term and nodes of an atom at most: programs that people write need some ten, and a
+#: chain of squares would need all memory.
+_LONGEST = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +58,8 @@ class _Term:
 
 
 class Amount:
-    """A polynomial of sizes. Make one with ``of``; numbers and amounts may be added, multiplied and divided."""
+    """A polynomial of sizes. Make one with ``of``; numbers and amounts may be added, multiplied and divided, which
+    raises ArgumentError where that is too long to be told."""
 
     def __init__(self, terms: Iterable[_Term]) -> None:
         """The sum of the terms."""
@@ -62,6 +68,8 @@ class Amount:
             known = sums.get(term.key)
             sums[term.key] = term if known is None else _Term(known.coefficient + term.coefficient, known.factors)
         self._terms = tuple(term for term in sums.values() if term.coefficient)
+        if max(len(self._terms), *(len(term.factors) for term in self._terms), 0) > _LONGEST:
+            raise _too_long()
 
     @classmethod
     def of(cls, size: Expr, *, natural: bool) -> Amount:
@@ -108,7 +116,10 @@ class Amount:
 
     def combined(self, op: str, other: Number, *, natural: bool) -> Amount:
         """``self op other`` as an atom, by the name of a binary operator."""
-        return Amount.of(Binary(op, self.expr(), _amount(other).expr()), natural=natural)
+        whole = Binary(op, self.expr(), _amount(other).expr())
+        if is_larger(whole, _LONGEST):
+            raise _too_long()
+        return Amount.of(whole, natural=natural)
 
     def expr(self) -> Expr:
         """It as an int64 expression, rounded down; it is meant for whole numbers of any size."""
@@ -177,6 +188,10 @@ def operated(op: str, a: Number, b: Number) -> Amount | None:
 def as_expr(number: Number) -> Expr:
     """``number``, rounded to a whole one, as an int64 expression."""
     return number.expr() if isinstance(number, Amount) else IntImm(round(number), "int64")
+
+
+def _too_long() -> ArgumentError:
+    return ArgumentError("the estimate is too long a formula of symbolic sizes", hint="give the sizes")
 
 
 def _amount(number: Number) -> Amount:

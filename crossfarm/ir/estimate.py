@@ -213,7 +213,7 @@ class _Counter:
         self.sizes = sizes
         self.parameters = {param for param in func.params if isinstance(param, Buffer)}
         self.registers = _in_registers(func.body, _REGISTERS * core.vector_bytes)
-        self.loaded: set[tuple[Buffer, Hashable]] = set()
+        self.loaded: dict[Buffer, set[Hashable]] = {}
         self.times: Number = 1.0
         self.values: dict[Var, Number] = {}
         self.operations: Number = 0.0
@@ -279,7 +279,7 @@ class _Counter:
     def repeated(self, times: Number, *, turns: Number = 1) -> Iterator[None]:
         """A body that runs so often, in one of so many turns; what was loaded outside is loaded again in it."""
         before = self.times, self.loaded
-        self.times, self.loaded = self.times * at_least(times, 0) / turns, set()
+        self.times, self.loaded = self.times * at_least(times, 0) / turns, {}
         yield
         self.times, self.loaded = before
 
@@ -332,15 +332,16 @@ class _Counter:
         if buffer in self.parameters:
             counts = self.accesses[how]
             counts[buffer] = counts.get(buffer, 0.0) + self.times * lanes
-        place = (buffer, key(indices))
+        place = key(indices)
         if how == "written":
-            self.loaded = {known for known in self.loaded if known[0] is not buffer}
-        if buffer not in self.registers and place not in self.loaded:
+            self.loaded.pop(buffer, None)
+        known = self.loaded.setdefault(buffer, set())
+        if buffer not in self.registers and place not in known:
             together = lanes == 1 or all(not isinstance(i, Ramp) or _is_one(i.stride) for i in indices)
             self.instructions[how] += self.times * (
                 self._vectors(dt.with_lanes(buffer.dtype, lanes)) if together else lanes
             )
-        self.loaded.add(place)  # the next who reads it there has it in a register, stored or loaded
+        known.add(place)  # the next who reads it there has it in a register, stored or loaded
 
     def _vectors(self, dtype: str) -> int:
         return math.ceil(dt.itemsize(dtype) / self.core.vector_bytes)

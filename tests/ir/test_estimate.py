@@ -260,3 +260,13 @@ def test_counts_that_depend_on_data_are_not_told() -> None:
     assert isinstance(n, Var)
     with pytest.raises(ArgumentError, match="depends on lt of symbolic sizes"):
         work(func, {n: n})
+
+
+@pytest.mark.parametrize("step", ["v * v", "v // 2 + v // 3", "T.min(v, 5) * (v + 1)"])
+def test_counts_that_are_formulas_without_end_are_not_told(step: str) -> None:
+    lets = [f"v{i + 1}: T.let[T.int64] = {step.replace('v', f'v{i}')}" for i in range(60)]
+    sizes = ("n = T.int64()", 'A = T.match_buffer(a, (n,), "float32")', "v0: T.let[T.int64] = n + 1")
+    func = function("a: T.handle", *sizes, *lets, "for i in range(v60):", "    A[0] = T.float32(0)")
+    n = dimension_symbols(func)[0]
+    with pytest.raises(ArgumentError, match="too long a formula"):
+        work(func, {n: n}, [n])
