@@ -35,7 +35,7 @@ test: venv arm64-root ## all tests, those on the emulated aarch64 agent too
 
 .PHONY: test-models
 test-models: venv arm64-root ## whole models on every kind of device, against their own outputs and ONNX Runtime
-	$(BIN)/pytest -n $(JOBS) --dist loadfile -m models $(PYTEST_ARGS)
+	$(BIN)/pytest -n $(JOBS) --dist worksteal -m models $(PYTEST_ARGS)
 
 .PHONY: test-fast
 test-fast: venv ## the tests that take less than ten seconds each and need no emulator
