@@ -37,15 +37,19 @@ class EntrySteps:
             func: it in lowered form, whose symbols counts are in.
             launches: how many each of its calls makes, or the whole where it makes no calls; () on CPUs.
         """
-        symbols, written = function_symbols(func), self.written.prim_func(name)
+        symbols, written = function_symbols(func), self.written.prim_funcs.get(name)
         natural = frozenset(dimension_symbols(func))
         steps = []
-        if is_caller(written):
-            for call in calls_of(written):
+        if is_caller(func):
+            calls = calls_of(written) if written is not None else []
+            for call in calls:
                 callee = self.written.prim_func(call.function)
                 counts = self._counts(call.function, callee, call.values(callee), natural)
                 steps.append(_step(call.function, call.origin, counts, symbols))
+            # what came later, for constants: nobody wrote it, and it runs once
+            steps.extend(_step(call.function, call.origin, None, symbols) for call in calls_of(func)[len(calls) :])
         else:
+            assert written is not None, f"{name} was made by the compiler, and makes no calls"
             steps.append(_step(name, "", self._counts(name, written, {s: s for s in symbols}, natural), symbols))
         for step, number in zip(steps, launches, strict=True) if launches else ():
             step.launches = number

@@ -19,6 +19,7 @@ from compiler_service.passes.graph.lower_graph import refuse_calls
 from compiler_service.passes.hoist_conditions import HoistConditions
 from compiler_service.passes.hoist_first_iteration import HoistFirstIteration
 from compiler_service.passes.insert_barriers import InsertBarriers
+from compiler_service.passes.lift_packing import LiftPacking
 from compiler_service.passes.localize_buffers import LocalizeBuffers
 from compiler_service.passes.lower_blocks import LowerBlocks
 from compiler_service.passes.narrow_indices import NarrowIndices
@@ -76,6 +77,7 @@ PIPELINES: dict[str, tuple[Pass, ...]] = {
         CheckRegions(),
         CompactParameters(),
         ScheduleDefault(),
+        LiftPacking(),
         LowerBlocks(),
         Simplify(),
         HoistFirstIteration(),

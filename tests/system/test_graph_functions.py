@@ -16,9 +16,11 @@ from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
 from crossfarm.ir.graph.builder import Builder
+from crossfarm.ir.graph.expr import TupleExpr
 from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.module import IRModule
 from crossfarm.wire.v1.artifact_pb2 import Manifest
+from tests.compiler.graph.graphs import results
 from tests.session.harness import open_device
 
 _RNG = np.random.default_rng(0)
@@ -164,6 +166,27 @@ def test_functions_of_one_artifact_are_each_where_they_belong(farm: Farm) -> Non
         np.testing.assert_allclose(there["relu"](x), np.maximum(x, 0))
         with pytest.raises(cf.errors.NoSuchFunction, match=r"for this device.*'double' is there for opencl"):
             here["double"]
+
+
+def test_weights_that_a_cpu_wants_in_another_order_are_laid_out_once(farm: Farm) -> None:
+    """One weight for many rows and few, and a convolution in groups."""
+    b = Builder()
+    w = b.constant(WEIGHTS[:, :499], "weights")
+    products = [b.op("matmul", b.parameter(f"x{n}", TensorType(dims.dims((n, 64)), "float32")), w) for n in (128, 4)]
+    image = b.parameter("image", TensorType(dims.dims((1, 8, 6, 16)), "float32"))
+    filters = b.constant(_RNG.standard_normal((12, 4, 3, 3), dtype=np.float32), "filters")
+    model = IRModule({"main": b.function(TupleExpr((*products, b.op("nn.conv2d", image, filters, groups=2))))})
+    given = [_RNG.standard_normal(shape, dtype=np.float32) for shape in ((128, 64), (4, 64), (1, 8, 6, 16))]
+    with farm.acquire("kind=cpu") as device:
+        loaded = device.load(farm.build(model, device.target))
+        found = loaded["main"](*given)
+        names = [p.name for p in loaded["main"].signature.parameters]
+    assert {"weights_packed", "filters_packed"} <= set(names)
+    assert "filters" not in names
+    prepare = next(entry for entry in loaded.variant.entry_points if entry.name == "main_prepare")
+    assert len(prepare.steps) == 2, "one weight for one layout, and the filters"
+    for got, expected in zip(found, results(model, given), strict=True):
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_device_that_interprets_programs_evaluates_models(tmp_path: Path, farm: Farm) -> None:

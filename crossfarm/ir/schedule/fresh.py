@@ -24,6 +24,17 @@ def fresh_copy(func: PrimFunc, stmt: Stmt, mapping: Mapping[Any, Any] | None = N
     return _Fresh(dict(mapping or {}), taken, _bound_outside(func, stmt)).mutate(stmt)
 
 
+def fresh_function(func: PrimFunc) -> PrimFunc:
+    """The same function with new parameters and sizes, and all else that it defines: to stand beside ``func``."""
+    fresh = _Fresh({}, set(), set())
+    for param in func.params:
+        for var in _symbols(param) if isinstance(param, Buffer) else (param,):
+            if var not in fresh.mapping:
+                fresh._renew(var)
+    params = tuple(fresh._renew_buffer(p) if isinstance(p, Buffer) else fresh.mapping[p] for p in func.params)
+    return replace(func, params=params, body=fresh.mutate(func.body))
+
+
 class _Fresh(Substitute):
     """
     Args:
