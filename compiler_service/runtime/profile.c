@@ -11,13 +11,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef _WIN32
-#define EXPORTED __declspec(dllexport)
-#define HIDDEN
-#else
-#define EXPORTED __attribute__((visibility("default")))
-#define HIDDEN __attribute__((visibility("hidden")))
-#endif
+#include "visibility.h"
 
 /* The function that runs has got to `step`. */
 HIDDEN void crossfarmrt_mark(uint32_t step);

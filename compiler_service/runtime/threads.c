@@ -23,6 +23,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "visibility.h"
+
 /* Statuses of its own; those of loop bodies are positive. */
 enum { OK = 0, NO_MEMORY = -1, BAD_ARGUMENT = -2 };
 
@@ -37,14 +39,6 @@ enum {
      * everybody awake. */
     SPINS = 3000,
 };
-
-#ifdef _WIN32
-#define EXPORTED __declspec(dllexport)
-#define HIDDEN
-#else
-#define EXPORTED __attribute__((visibility("default")))
-#define HIDDEN __attribute__((visibility("hidden")))
-#endif
 
 /* Iterations `begin` to `end` - 1 of a loop; nonzero is a failure. `scratch` is the thread's own memory. */
 typedef int32_t (*Body)(void *closure, int64_t begin, int64_t end, void *scratch);
