@@ -186,7 +186,7 @@ class _Lowering:
             case OperatorCall(op="reshape"):
                 viewed = self._value(value.args[0])
                 assert isinstance(viewed, TensorValue), "what is reshaped is a tensor"
-                return TensorValue(viewed.memory, self.sizes.type(binding.var.type, f"value {label!r}"))
+                return self._viewed(viewed, self.sizes.type(binding.var.type, f"value {label!r}"), label)
             case Conditional():
                 raise BuildFailed(
                     f"function {self.name!r} decides by data what to run ({label!r} is a conditional), which is not "
@@ -275,6 +275,13 @@ class _Lowering:
             if not dims.same(claimed, there):
                 self._check(claimed, there, f"dimension {axis} of {label!r}")
         return TensorValue(value.memory, checked)
+
+    def _viewed(self, value: TensorValue, kind: TensorType, label: str) -> TensorValue:
+        """``value`` under another shape, after a check that it is of so many elements where nobody knows."""
+        have, want = dims.product(value.type.shape), dims.product(kind.shape)
+        if not dims.same(have, want):
+            self._check(have, want, f"number of elements of {label!r}")
+        return TensorValue(value.memory, kind)
 
     def _check(self, a: Expr, b: Expr, what: str) -> None:
         self.steps.append(_Step(self.callees.check(f"{what} is not what function {self.name!r} says"), (a, b)))

@@ -159,6 +159,19 @@ def test_sizes_that_only_the_call_knows_are_checked(running: Runner) -> None:
         graph(value, floats(8))
 
 
+def test_a_view_that_may_be_of_another_number_of_elements_is_checked(running: Runner) -> None:
+    b = Calls()
+    m = Var("m", "int64")
+    x, y = b.parameter("x", tensor(b.n)), b.parameter("y", tensor(m, 2))
+    doubled = b.view(b.call("double", x, out=tensor(b.n)), m, 2)
+    graph = running(b.module(doubled, y))
+    value = floats(6)
+    np.testing.assert_array_equal(graph(value, floats(3, 2))[0], 2 * value.reshape(3, 2))
+    for rows in (2, 4):  # what is written would not fit the output, or would not fill it
+        with pytest.raises(ProgramError, match="number of elements of 'lv_1' is not what function 'main' says"):
+            graph(value, floats(rows, 2))
+
+
 def test_memory_is_used_again(running: Runner) -> None:
     for length in (1 << 16, None):
         b = Calls()
