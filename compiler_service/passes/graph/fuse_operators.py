@@ -183,7 +183,8 @@ class _Groups:
         inside = set(members)
         taken = {v for m in members for v in visit.uses(self._bindings[m]) if v not in inside}
         told = {d for v in taken if isinstance(v.type, TensorType) for d in v.type.shape}
-        untold = any(size not in told for m in members for size in visit.sizes(self._bindings[m]))
+        parts = (*(v.type for v in taken), *(self._bindings[m] for m in members))
+        untold = any(size not in told for part in parts for size in visit.sizes(part))
         return not untold and len(taken) + 1 <= MOST_TENSORS
 
     def _kind(self, var: GraphVar) -> OperatorKind | None:

@@ -173,7 +173,9 @@ def test_sizes_of_a_group_are_told_by_its_tensors() -> None:
     y = b.parameter("y", tensor(dims.mul(n, 2), 8))
     told = b.op("nn.relu", b.op("exp", x))
     untold = b.op("nn.relu", b.op("exp", y))
-    assert groups(b.function([told, untold])) == [["exp", "nn.relu"], ["exp"], ["nn.relu"]]
+    total = b.op("nn.relu", b.op("sum", y, axis=(0,)))  # what leaves it has no such size, only what it takes
+    found = [["exp", "nn.relu"], ["exp"], ["nn.relu"], ["sum"], ["nn.relu"]]
+    assert groups(b.function([told, untold, total])) == found
 
 
 def test_a_group_says_where_it_is_from() -> None:
