@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from math import gcd
 
 from compiler_service.passes.report_failures import FAILURES
-from compiler_service.passes.workspace import round_up, workspace_plan
+from compiler_service.passes.workspace import may_be_negative, round_up, workspace_plan
 from crossfarm.ir import dtype as dt
 from crossfarm.ir.arith import Affine, Key, affine, const_int, structural_key
 from crossfarm.ir.buffer import Buffer
@@ -78,7 +78,8 @@ class _Size:
             divisor = gcd(form.constant, *form.terms.values())
             count *= divisor
             terms = {key: coefficient // divisor for key, coefficient in form.terms.items()}
-            symbolic.append(Affine(form.constant // divisor, terms, form.atoms).to_expr("int64"))
+            rest = Affine(form.constant // divisor, terms, form.atoms).to_expr("int64")
+            symbolic.append(Binary("max", rest, IntImm(0, "int64")) if may_be_negative(rest) else rest)
         return cls(count, tuple(symbolic))
 
     @property

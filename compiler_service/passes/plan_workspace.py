@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 from compiler_service.passes.base import map_functions
 from compiler_service.passes.plan_calls import plan_calls
 from compiler_service.passes.split_kernels import KERNEL_OF
-from compiler_service.passes.workspace import ALIGN, STACK, round_up, stored_shape
+from compiler_service.passes.workspace import ALIGN, STACK, may_be_negative, round_up, stored_shape
 from compiler_service.symbols import dimension_symbols, function_symbols
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import dtype as dt
@@ -149,15 +149,18 @@ class _Placer(Mutator):
 
     def _bytes(self, buffer: Buffer) -> Expr:
         size: Expr = IntImm(dt.itemsize(buffer.dtype), "int64")
+        less = False
         for extent in stored_shape(buffer):
             if any(isinstance(n, Var) and n not in self.symbols for n in walk(extent)):
                 extent = self._largest(buffer, extent)
+            less |= not isinstance(extent, IntImm) and may_be_negative(extent)
             if isinstance(size, IntImm) and isinstance(extent, IntImm):
                 size = IntImm(size.value * max(extent.value, 0), "int64")
             else:
                 size = Binary("mul", size, extent if extent.dtype == "int64" else Cast(extent, "int64"))
-        if any(isinstance(n, Var) and n not in self.dimensions for n in walk(size)):
-            size = Binary("max", size, IntImm(0, "int64"))  # a scalar argument may be negative
+        given = any(isinstance(n, Var) and n not in self.dimensions for n in walk(size))
+        if given or less:
+            size = Binary("max", size, IntImm(0, "int64"))  # a scalar argument may be negative, or a size less 3
         return size
 
     def _largest(self, buffer: Buffer, extent: Expr) -> Expr:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from crossfarm.ir.arith import affine, const_int
+from crossfarm.ir import dtype as dt
+from crossfarm.ir.arith import Analyzer, Interval, affine, const_int
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.expr import Binary, Expr, IntImm
+from crossfarm.ir.expr import Binary, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.stmt import Allocate, For, Stmt
 from crossfarm.ir.visitor import Node, children, walk
@@ -63,6 +64,19 @@ def _plan_of(nodes: Iterator[Node | Buffer]) -> Plan:
         offsets.append(end)
         end = _add(end, round_up(sizes[place]))
     return Plan(tuple(offsets), end)
+
+
+def may_be_negative(size: Expr) -> bool:
+    """Whether there are sizes of tensors for which a number worked out from them is below 0, as ``n - 3`` is for n = 1.
+
+    It would take memory from what lies beside it.
+    """
+    analyzer = Analyzer()
+    for var in walk(size):
+        if isinstance(var, Var):
+            # no tensor is so large that a number of such sizes wraps
+            analyzer.bind(var, Interval(0, dt.int_range(var.dtype)[1] >> 16))
+    return analyzer.bounds(size).low < 0
 
 
 def round_up(size: Expr, align: int = ALIGN) -> Expr:

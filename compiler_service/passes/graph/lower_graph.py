@@ -9,16 +9,19 @@ written there by the call that makes it; only an input that is returned, or a va
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, ClassVar
 
 from compiler_service.passes.graph.callees import Callees
 from compiler_service.passes.graph.lift_constants import CONSTANTS
 from compiler_service.passes.graph.matching import match_call
 from compiler_service.passes.graph.values import Memory, NumberValue, Sizes, TensorValue, TupleValue, Value, flat
+from compiler_service.passes.workspace import may_be_negative
 from crossfarm.errors import BuildFailed, InvalidModule
 from crossfarm.ir import ops
+from crossfarm.ir.arith import structural_key
 from crossfarm.ir.buffer import Buffer
-from crossfarm.ir.calls import CALLS, ProgramCall, address_of
+from crossfarm.ir.calls import CALLS, ProgramCall, address_of, size_symbols
 from crossfarm.ir.expr import Call, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.graph import dims
@@ -42,7 +45,7 @@ from crossfarm.ir.graph.types import TensorType, TupleType, Type
 from crossfarm.ir.graph.visit import AnyBinding, bindings
 from crossfarm.ir.module import AnyFunction, IRModule
 from crossfarm.ir.stmt import AttrValue, Block, BlockRealize
-from crossfarm.ir.visitor import seq, walk
+from crossfarm.ir.visitor import seq, substitute, walk
 
 if TYPE_CHECKING:
     from crossfarm.target import Target
@@ -102,7 +105,8 @@ class _Lowering:
         self.values: dict[GraphVar, Value] = {}
         self.steps: list[_Step] = []
         self.constants: dict[ConstantData, Memory] = {}
-        self.made: set[Memory] = set()  # by calls
+        self.made: dict[Memory, None] = {}  # by calls
+        self.inner: list[Expr] = []  # sizes of what callees have for themselves
 
     def function(self) -> PrimFunc:
         """The PrimFunc."""
@@ -111,6 +115,7 @@ class _Lowering:
         for binding in bindings(self.func.body):
             self.values[binding.var] = self._bound(binding)
         outputs = self._outputs(self._tensors(self._value(self.func.body.result)))
+        self._check_signs(outputs)
         inputs, prepared = params[: len(params) - len(given)], params[len(params) - len(given) :]
         constants = (*given, *(f"sha256:{data.digest}" for data in self.constants))
         memories = [*inputs, *outputs, *prepared, *self.constants.values()]
@@ -237,7 +242,7 @@ class _Lowering:
         results = [self.sizes.type(kind, f"value {label!r}") for kind in call.out]
         names = [label] if len(results) == 1 else [f"{label}_{i}" for i in range(len(results))]
         out = [TensorValue(Memory(name, kind), kind) for name, kind in zip(names, results)]
-        self.made.update(value.memory for value in out)
+        self.made.update((value.memory, None) for value in out)
         sizes = [NumberValue(self.sizes.dim(size)) for size in call.sizes]
         self._call(call.function, [*flat(map(self._value, call.args)), *out, *sizes], call.origin)
         return out[0] if len(out) == 1 else TupleValue(tuple(out))
@@ -249,6 +254,10 @@ class _Lowering:
         matched = match_call(self.name, name, callee, args)
         for a, b, what in matched.unproven:
             self._check(a, b, f"{what} of {name!r}")
+        if isinstance(callee.body, BlockRealize):
+            told = dict(zip(size_symbols(callee), matched.sizes))
+            own = (size for buffer in callee.body.block.alloc_buffers for size in buffer.shape)
+            self.inner.extend(dims.dim(substitute(size, told)) for size in own)
         given = [
             arg.memory if isinstance(arg, TensorValue) else ops.cast(arg.expr, param.dtype)
             for param, arg in zip(callee.params, args)
@@ -282,6 +291,20 @@ class _Lowering:
         if not dims.same(have, want):
             self._check(have, want, f"number of elements of {label!r}")
         return TensorValue(value.memory, kind)
+
+    def _check_signs(self, outputs: list[Memory]) -> None:
+        """Before all calls one check that nothing has a size below 0, as ``n - 3`` rows may be: programs rely on it.
+
+        Whoever calls with memory for ``outputs`` knows that theirs are not.
+        """
+        known = {structural_key(size) for memory in outputs for size in memory.type.shape}
+        sizes = [*(size for memory in self.made for size in memory.type.shape), *self.inner]
+        between = {structural_key(size): size for size in sizes}
+        signed = [size for key, size in between.items() if key not in known and may_be_negative(size)]
+        if signed:
+            least = reduce(dims.minimum, signed, dims.dim(0))
+            check = self.callees.check(f"a size in function {self.name!r} is below 0: its inputs are too small")
+            self.steps.insert(0, _Step(check, (least, dims.dim(0))))
 
     def _check(self, a: Expr, b: Expr, what: str) -> None:
         self.steps.append(_Step(self.callees.check(f"{what} is not what function {self.name!r} says"), (a, b)))

@@ -12,6 +12,7 @@ import pytest
 from crossfarm.errors import ArgumentError, ProgramError
 from crossfarm.ir.expr import Var
 from crossfarm.ir.graph import dims
+from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.module import IRModule
 from device_agent.drivers.base import Device
 from tests.compiler.graph.programs import Calls, tensor
@@ -170,6 +171,17 @@ def test_a_view_that_may_be_of_another_number_of_elements_is_checked(running: Ru
     for rows in (2, 4):  # what is written would not fit the output, or would not fill it
         with pytest.raises(ProgramError, match="number of elements of 'lv_1' is not what function 'main' says"):
             graph(value, floats(rows, 2))
+
+
+def test_inputs_that_leave_a_size_below_zero_are_refused(running: Runner) -> None:
+    b = Builder()
+    x = b.parameter("x", tensor(Var("n", "int64"), 8))
+    graph = running(IRModule({"main": b.function(b.op("sum", b.op("nn.pad", x, pad_width=(-2, -1, 0, 0)), axis=(0,)))}))
+    for rows in (3, 5):
+        value = floats(rows, 8)
+        np.testing.assert_allclose(graph(value)[0], value[2:-1].sum(0), rtol=1e-6)
+    with pytest.raises(ProgramError, match="a size in function 'main' is below 0: its inputs are too small"):
+        graph(floats(2, 8))
 
 
 def test_memory_is_used_again(running: Runner) -> None:

@@ -15,6 +15,7 @@ from crossfarm.ir.buffer import Buffer
 from crossfarm.ir.calls import CALLS, ProgramCall, address_of, calls_of, element_of
 from crossfarm.ir.expr import Binary, Expr, IntImm, Var
 from crossfarm.ir.function import PrimFunc
+from crossfarm.ir.graph import dims
 from crossfarm.ir.stmt import Allocate, Block, BlockRealize, SeqStmt
 from crossfarm.ir.visitor import seq
 from tests.compiler.native import evaluate
@@ -30,23 +31,33 @@ def value_of(size: Expr, n: int) -> int:
 
 @dataclass(frozen=True)
 class Life:
-    """A value: bytes, times n where symbolic, and the calls from which and to which it is used."""
+    """A value: bytes, times n where symbolic, and the calls from which and to which it is used.
+
+    ``less`` is taken from n, which may leave a number below 0: nobody's bytes.
+    """
 
     size: int
     symbolic: bool
     first: int
     last: int
+    less: int = 0
+
+    @property
+    def shape(self) -> tuple[Expr, ...]:
+        rows = (dims.sub(N, self.less),) if self.symbolic else ()
+        return (*rows, IntImm(self.size, "int64"))
 
     def bytes(self, n: int) -> int:
-        return -(-self.size * (n if self.symbolic else 1) // ALIGN) * ALIGN
+        return -(-self.size * (max(n - self.less, 0) if self.symbolic else 1) // ALIGN) * ALIGN
 
 
 CALL_COUNT = 8
 LIVES = st.builds(
-    lambda size, symbolic, ends: Life(size, symbolic, min(ends), max(ends)),
+    lambda size, symbolic, ends, less: Life(size, symbolic, min(ends), max(ends), less),
     st.one_of(st.integers(0, 500), st.integers(500, 5000)),
     st.booleans(),
     st.tuples(st.integers(0, CALL_COUNT - 1), st.integers(0, CALL_COUNT - 1)),
+    st.sampled_from((0, 0, 3)),
 )
 
 
@@ -54,14 +65,13 @@ def planned(lives: list[Life], own: list[int]) -> tuple[PrimFunc, list[list[tupl
     """A function whose values live so, each call of which has ``own`` bytes for itself; and of each call which life is
     where, the callee's own memory last as life -1."""
     anchor = Buffer("x", (N,), "uint8")
-    shape = [(N, IntImm(life.size, "int64")) if life.symbolic else (IntImm(life.size, "int64"),) for life in lives]
-    buffers = [Buffer(f"v{i}", shape[i], "uint8") for i in range(len(lives))]
+    buffers = [Buffer(f"v{i}", life.shape, "uint8") for i, life in enumerate(lives)]
     callees, statements, touched = {}, [], []
     for at, need in enumerate(own):
         here = [i for i, life in enumerate(lives) if life.first <= at <= life.last]
         temporary = Buffer("t", (IntImm(need, "int64"),), "uint8")
         body = Allocate(temporary, SeqStmt(()), {"place": 0, "bytes": need}) if need else SeqStmt(())
-        callees[f"f{at}"] = PrimFunc((*(Buffer("p", shape[i], "uint8") for i in here), anchor), body)
+        callees[f"f{at}"] = PrimFunc((*(Buffer("p", lives[i].shape, "uint8") for i in here), anchor), body)
         args = [address_of(buffers[i]) for i in here] + [address_of(anchor)]
         statements.append(ProgramCall(f"f{at}", (*args, N)).statement())
         touched.append(here)
