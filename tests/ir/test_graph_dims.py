@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from crossfarm.errors import InvalidModule
 from crossfarm.ir.arith import fold_int
 from crossfarm.ir.expr import Binary, Expr, IntImm, Var
 from crossfarm.ir.graph import dims
@@ -52,3 +54,11 @@ def test_what_surely_divides_is_divided() -> None:
     assert dims.same(dims.ceildiv(dims.mul(N, 8), 8), N)
     assert dims.same(dims.minimum(dims.add(N, 1), dims.sub(N, -1)), dims.add(N, 1))
     assert not dims.same(dims.floordiv(N, 2), N)
+
+
+def test_a_formula_has_an_end() -> None:
+    size: dims.Dim = N
+    for _ in range(5):  # forty would be a tree of 2^40 nodes
+        size = dims.add(dims.mul(size, size), 1)
+    with pytest.raises(InvalidModule, match="a size is a formula of more than 256"):
+        dims.product([dims.add(size, step) for step in range(5)])

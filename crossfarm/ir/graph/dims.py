@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import islice
 
 from crossfarm.errors import InvalidModule
 from crossfarm.ir import ops
 from crossfarm.ir.arith import Affine, affine, const_int, fold_int, structural_key
 from crossfarm.ir.expr import Binary, Expr, IntImm
 from crossfarm.ir.printer_sizes import size_text
+from crossfarm.ir.visitor import walk
 
 #: What may be given as a dimension.
 Dim = int | Expr
+#: Nodes of a dimension's formula at most: models have some ten, and a chain of squares would need all memory.
+MOST_NODES = 256
 
 
 def dim(value: Dim) -> Expr:
-    """The dimension as an int64 expression in normal form: equal sums are equal trees."""
+    """The dimension as an int64 expression in normal form: equal sums are equal trees.
+
+    Raises:
+        InvalidModule: it is a formula of more than MOST_NODES.
+    """
     if isinstance(value, int):
         return IntImm(value, "int64")
-    return _normal(value if value.dtype == "int64" else ops.cast(value, "int64"))
+    found = _normal(value if value.dtype == "int64" else ops.cast(value, "int64"))
+    if isinstance(found, Binary) and next(islice(walk(found), MOST_NODES, None), None) is not None:
+        raise InvalidModule(
+            f"a size is a formula of more than {MOST_NODES} numbers, symbols and operations",
+            hint="fix the sizes that it is made of",
+        )
+    return found
 
 
 def dims(values: Iterable[Dim]) -> tuple[Expr, ...]:
