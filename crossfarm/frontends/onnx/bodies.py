@@ -69,7 +69,7 @@ def refuse_unsupported(
 ) -> None:
     """Raises InvalidModule that lists every operator of a model which cannot be read, with the nodes that use it."""
     missing: dict[str, list[str]] = {}
-    _collect(list(nodes), outputs, functions, source.opsets, missing, "")
+    _collect(list(nodes), outputs, functions, source.opsets, missing, "", set())
     if missing:
         lines = "; ".join(
             f"{op} in {', '.join(where[:4])}{f' and {len(where) - 4} more' if len(where) > 4 else ''}"
@@ -84,20 +84,24 @@ def refuse_unsupported(
 
 def _collect(
     nodes: list[NodeProto], outputs: Iterable[str], functions: Functions, opsets: Mapping[str, int],
-    missing: dict[str, list[str]], prefix: str,
+    missing: dict[str, list[str]], prefix: str, seen: set[tuple[object, ...]],
 ) -> None:  # fmt: skip
+    """``seen``: functions whose bodies were looked at, with their opsets. What calls another twice does not look twice,
+    or a chain of such functions would take for ever."""
     for position in sorted(needed(nodes, outputs)):
         node = nodes[position]
         domain = "" if node.domain == "ai.onnx" else node.domain
         name = f"{prefix}{node.name or f'{node.op_type}_{position}'}"
         key = (domain, node.op_type)
         for graph in subgraphs(node):
-            _collect(list(graph.node), [o.name for o in graph.output], functions, opsets, missing, f"{name}/")
+            _collect(list(graph.node), [o.name for o in graph.output], functions, opsets, missing, f"{name}/", seen)
         if key in functions:
             body = functions[key]
             rest = {k: f for k, f in functions.items() if k != key}  # a function that calls itself ends here
             inner = {**opsets, **{("" if o.domain == "ai.onnx" else o.domain): o.version for o in body.opset_import}}
-            _collect(list(body.node), body.output, rest, inner, missing, f"{name}/")
+            if (known := (key, *sorted(inner.items()))) not in seen:
+                seen.add(known)
+                _collect(list(body.node), body.output, rest, inner, missing, f"{name}/", seen)
         elif key not in CONVERTERS and not _has_body(node.op_type, domain, opsets.get(domain, 1)):
             missing.setdefault(f"{domain}.{node.op_type}" if domain else node.op_type, []).append(repr(name))
 

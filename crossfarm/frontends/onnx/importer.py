@@ -27,6 +27,9 @@ from crossfarm.ir.graph.types import TensorType
 from crossfarm.ir.module import IRModule
 
 Shapes = Mapping[str, SequenceOf[int | str]]
+#: Nodes that are read at most, those of loops and of functions as often as they are unrolled. A module of as many
+#: operators has no place in a file, and loops within loops would take days to say so.
+MOST_NODES = 1 << 17
 
 
 @dataclass
@@ -72,6 +75,7 @@ class Importer:
         self._shapes = shapes
         self._values = values
         self._sizes: dict[str, Var] = {}
+        self._read = 0
 
     def module(self) -> IRModule:
         """The module with the model as function "main". Raises as ``load_onnx`` says."""
@@ -177,6 +181,13 @@ class Importer:
     def _node(self, proto: NodeProto, origin: str, scope: Scope) -> None:
         inputs = [self._found(name, scope) if name else None for name in proto.input]
         node = Node(self, scope, proto, origin, inputs)
+        self._read += 1
+        if self._read > MOST_NODES:
+            raise InvalidModule(
+                f"{node.place}: the model has more than {MOST_NODES} nodes where its loops are unrolled and its "
+                "functions are written out",
+                hint="export it with fewer steps, or in parts",
+            )
         key = (_domain(proto.domain), proto.op_type)
         try:
             if key in self.functions:

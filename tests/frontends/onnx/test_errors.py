@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from crossfarm.errors import InvalidModule
-from crossfarm.frontends.onnx import load_onnx
+from crossfarm.frontends.onnx import importer, load_onnx
 from tests.frontends.onnx.models import F32, I64, graph, model, run, tensor
 
 
@@ -144,3 +144,31 @@ def test_an_output_that_no_node_makes() -> None:
     made = relu()
     made.graph.output[0].name = "other"
     refused(made, "no node makes output 'other'")
+
+
+def test_functions_that_call_one_another_twice_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    opsets = [helper.make_opsetid("", 20), helper.make_opsetid("own", 1)]
+    functions = [helper.make_function("own", "f0", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], opsets)]
+    for depth in range(1, 40):
+        calls = [helper.make_node(f"f{depth - 1}", [a], [b], domain="own") for a, b in (("a", "t"), ("t", "b"))]
+        functions.append(helper.make_function("own", f"f{depth}", ["a"], ["b"], calls, opsets))
+    made = model(
+        [helper.make_node("f39", ["x"], ["y"], domain="own")], [tensor("x", F32, [2])], [tensor("y", F32, [2])],
+        functions=functions, domains=["own"],
+    )  # fmt: skip
+    monkeypatch.setattr(importer, "MOST_NODES", 1000)
+    refused(made, "the model has more than 1000 nodes where its loops are unrolled")
+
+
+def test_loops_within_loops_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    node = helper.make_node("Neg", ["v"], ["w"])
+    for _ in range(4):
+        body = graph(
+            [node],
+            [tensor("i", I64, []), tensor("c", TensorProto.BOOL, []), tensor("v", F32, [2])],
+            [tensor("c", TensorProto.BOOL, []), tensor("w", F32, [2])],
+        )
+        node = helper.make_node("Loop", ["n", "", "v"], ["w"], body=body)
+    made = model([node], [tensor("v", F32, [2])], [tensor("w", F32, [2])], {"n": np.array(1000)})
+    monkeypatch.setattr(importer, "MOST_NODES", 1000)
+    refused(made, "the model has more than 1000 nodes where its loops are unrolled")
