@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from crossfarm.ir import dtype as dt
 Array = np.ndarray[Any, np.dtype[Any]]
 #: The oldest version of the ai.onnx operators that is read.
 OLDEST_OPSET = 6
+#: What numpy can hold.
+_MOST_DIMENSIONS = 64
 
 
 class Source:
@@ -71,18 +74,20 @@ class Source:
         what = f"{self.name}: tensor {tensor.name!r}"
         if tensor.data_location == TensorProto.EXTERNAL:
             raw = self._external(tensor, what)
+        shape = tuple(tensor.dims)
+        if min(shape, default=0) < 0 or len(shape) > _MOST_DIMENSIONS:
+            raise InvalidModule(f"{what} has the shape {list(shape[: _MOST_DIMENSIONS + 1])}, which no tensor has")
         if tensor.data_type in UNPACKED:
             packed = tensor
             if raw is not None:
                 packed = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=bytes(raw))
-            return numpy_helper.to_array(packed).astype(UNPACKED[tensor.data_type])
+            return _converted(packed, what).astype(UNPACKED[tensor.data_type])
         dtype = dt.to_numpy(dtype_of(tensor.data_type, what))
-        shape = tuple(tensor.dims)
         if raw is None and tensor.HasField("raw_data"):
             raw = memoryview(tensor.raw_data)
         if raw is None:
-            return numpy_helper.to_array(tensor).astype(dtype, copy=False)
-        expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+            return _converted(tensor, what).astype(dtype, copy=False)
+        expected = math.prod(shape) * dtype.itemsize
         if len(raw) != expected:
             raise InvalidModule(
                 f"{what} holds {len(raw)} bytes; {DTYPES[tensor.data_type]}{list(shape)} has {expected}",
@@ -98,19 +103,27 @@ class Source:
                 f"{what} is in the file {location!r} beside the model, and the model came without a folder",
                 hint="load the model by its path",
             )
-        path = (self._folder / location).resolve()
+        try:
+            path = (self._folder / location).resolve()
+            there = path.is_file()
+        except (OSError, RuntimeError, ValueError) as error:  # too long, links in a circle, a NUL
+            raise InvalidModule(f"{what} is in {location[:80]!r}, which is no path: {error}") from None
         if not location or not path.is_relative_to(self._folder):
             raise InvalidModule(
                 f"{what} is in {location!r}, which is outside the model's folder",
                 hint="put the file beside the model, and export with a relative location",
             )
         if path not in self._files:
-            if not path.is_file():
+            if not there:
                 raise NotFound(
                     f"{what} is in {location!r}, and there is no such file in {self._folder}",
                     hint="copy the model's external data beside it",
                 )
-            self._files[path] = np.memmap(path, np.uint8, mode="r") if path.stat().st_size else np.zeros(0, np.uint8)
+            try:
+                size = path.stat().st_size
+                self._files[path] = np.memmap(path, np.uint8, mode="r") if size else np.zeros(0, np.uint8)
+            except OSError as error:
+                raise InvalidModule(f"{what} is in {location!r}, which cannot be read: {error.strerror}") from None
         whole = self._files[path]
         try:
             offset = int(entries.get("offset", 0))
@@ -143,6 +156,17 @@ class Source:
                 hint="convert it with onnx.version_converter",
             )
         return opsets
+
+
+def _converted(tensor: TensorProto, what: str) -> Array:
+    """What onnx makes of a tensor whose elements are not all in ``raw_data``."""
+    try:
+        return numpy_helper.to_array(tensor)
+    except (TypeError, ValueError) as error:
+        raise InvalidModule(
+            f"{what} does not hold what its shape and its type say: {error}",
+            hint="the file was cut or changed: export the model again",
+        ) from None
 
 
 def _mapped(path: Path) -> memoryview:

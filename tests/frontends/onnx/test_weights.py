@@ -169,3 +169,14 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
         load_onnx(empty)
     with pytest.raises(InvalidModule, match="cannot be read: No such file"):
         load_onnx(tmp_path / "absent.onnx")
+
+
+@pytest.mark.parametrize("location", ["a\0b", "a" * 5000, "circle"])
+def test_a_path_of_weights_that_is_none(tmp_path: Path, location: str) -> None:
+    (tmp_path / "circle").symlink_to("circle")
+    made = model([helper.make_node("Relu", ["w"], ["y"])], [], [tensor("y", F32, [4])])
+    weights = made.graph.initializer.add(name="w", data_type=F32, dims=[4], data_location=TensorProto.EXTERNAL)
+    weights.external_data.add(key="location", value=location)
+    onnx.save_model(made, tmp_path / "m.onnx")
+    with pytest.raises(InvalidModule, match="which is no path"):
+        load_onnx(tmp_path / "m.onnx")
