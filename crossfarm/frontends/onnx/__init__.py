@@ -7,6 +7,7 @@
     value        what a name stands for: unknown, known, or known in terms of sizes
     symbolic     operators on sizes
     emit         operators of the function; what is known is worked out
+    names        each names one thing
     bodies       needed nodes, unsupported ones, functions in place of operators
     node         a node as its converter sees it
     registry     the table of converters

@@ -63,8 +63,11 @@ class Emitter:
         if all(a.numeric for a in args):
             row = operators.get(name)
             left_out: list[Any] = [None] * (0 if row.variadic else len(row.inputs) - len(args))
-            with np.errstate(all="ignore"):
-                found = row.reference([*(a.content for a in args if a.content is not None), *left_out], attrs)
+            try:
+                with np.errstate(all="ignore"):
+                    found = row.reference([*(a.content for a in args if a.content is not None), *left_out], attrs)
+            except MemoryError:  # such as a window over a padding of a terabyte: the device may say so
+                return None
             return [_as(np.asarray(f), t.dtype).reshape(s) for f, t, s in zip(found, types, shapes) if s is not None]
         contents = [a.content for a in args if a.content is not None]
         known = symbolic.evaluate(name, contents, [a.dtype for a in args], attrs, [t.dtype for t in types])

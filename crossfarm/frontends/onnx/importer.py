@@ -13,7 +13,7 @@ import numpy as np
 from onnx import AttributeProto, FunctionProto, GraphProto, NodeProto, ValueInfoProto
 
 from crossfarm.errors import InvalidModule
-from crossfarm.frontends.onnx import bodies
+from crossfarm.frontends.onnx import bodies, names
 from crossfarm.frontends.onnx.dtypes import dtype_of
 from crossfarm.frontends.onnx.emit import Emitter, tensor_of
 from crossfarm.frontends.onnx.node import Node
@@ -80,10 +80,11 @@ class Importer:
     def module(self) -> IRModule:
         """The module with the model as function "main". Raises as ``load_onnx`` says."""
         graph = self.source.model.graph
+        names.check(self.source.model, self.source.name)
         bodies.refuse_unsupported(graph.node, [o.name for o in graph.output], self.functions, self.source)
         scope = Scope(self.source.opsets)
         scope.values.update((name, Tensor.of(c)) for name, c in self.source.initializers().items())
-        names = self._parameters(graph, scope)
+        given = self._parameters(graph, scope)
         self.nodes(graph.node, [o.name for o in graph.output], scope)
         results: list[GraphExpr] = []
         outputs: list[str] = []
@@ -95,8 +96,8 @@ class Importer:
                 outputs.append(name)
                 results.append(self.emitter.expr(tensor))
         attrs: dict[str, tuple[str, ...]] = {"output_names": tuple(outputs)}
-        if any(_identifier(n) != n for n in names):
-            attrs["input_names"] = tuple(names)
+        if any(_identifier(n) != n for n in given):
+            attrs["input_names"] = tuple(given)
         function = self.emitter.builder.function(results[0] if len(results) == 1 else results, attrs=attrs)
         return IRModule({"main": function})
 
@@ -201,6 +202,18 @@ class Importer:
             if error.message.startswith("node "):
                 raise
             raise InvalidModule(f"{node.place}: {error.message}", hint=error.hint, details=error.details) from None
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise InvalidModule(
+                f"{node.place}: its inputs or attributes are not what ONNX says of the operator "
+                f"({type(error).__name__}: {error})",
+                hint="onnx.checker.check_model(model, full_check=True) says more; where it finds no fault, report it "
+                "with the model",
+            ) from error
+        except (MemoryError, RecursionError) as error:
+            raise InvalidModule(
+                f"{node.place}: reading it takes more than there is ({type(error).__name__}: {error})",
+                hint="look at the sizes that it computes with",
+            ) from error
         for index, name in enumerate(proto.output):
             if name and index >= len(outputs):
                 node.fail(f"its output {index} ({name!r}) is not supported")

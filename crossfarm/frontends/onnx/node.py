@@ -18,6 +18,9 @@ from crossfarm.ir.graph import dims
 if TYPE_CHECKING:
     from crossfarm.frontends.onnx.importer import Importer, Scope
 
+#: Of a constant that a node's numbers ask for: a few bytes of a file are not to take gigabytes.
+MOST_ELEMENTS = 1 << 26
+
 
 class Node:
     """A node with the values of its inputs.
@@ -141,6 +144,12 @@ class Node:
     def ops(self, name: str, *args: Tensor, **attrs: Any) -> list[Tensor]:
         """All results of an operator."""
         return self.importer.emitter.op(name, args, attrs, self.origin)
+
+    def length(self, count: int, what: str) -> int:
+        """``count``, of a constant that is about to be made. Raises InvalidModule where it is negative or too large."""
+        if not 0 <= count <= MOST_ELEMENTS:
+            self.fail(f"{what} would have {count} elements; 0 to {MOST_ELEMENTS} are made when a model is read")
+        return count
 
     def const(self, content: Any, dtype: str | None = None) -> Tensor:
         """A known tensor of numbers."""

@@ -172,3 +172,56 @@ def test_loops_within_loops_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None
     made = model([node], [tensor("v", F32, [2])], [tensor("w", F32, [2])], {"n": np.array(1000)})
     monkeypatch.setattr(importer, "MOST_NODES", 1000)
     refused(made, "the model has more than 1000 nodes where its loops are unrolled")
+
+
+@pytest.mark.parametrize(
+    ("node", "weights"),
+    [
+        (helper.make_node("ConstantOfShape", ["a"], ["y"]), [[-5]]),
+        (helper.make_node("Range", ["a", "b", "c"], ["y"]), [0, 5, 0]),
+        (helper.make_node("Range", ["a", "b", "c"], ["y"]), [0.0, 1e9, 1.0]),
+        (helper.make_node("Range", ["a", "b", "c"], ["y"]), [0.0, np.nan, 1.0]),
+        (helper.make_node("HannWindow", ["a"], ["y"]), [1 << 30]),
+        (helper.make_node("SplitToSequence", ["x", "a"], ["y"]), [0]),
+        (helper.make_node("Loop", ["", ""], ["y"]), []),
+        (helper.make_node("Softmax", ["x"], ["y"], axis="last"), []),
+    ],
+)
+def test_a_node_that_is_not_as_onnx_says(node: onnx.NodeProto, weights: list[object]) -> None:
+    given = {name: np.array(value) for name, value in zip("abc", weights)}
+    refused(model([node], [tensor("x", F32, [2])], [tensor("y", F32, None)], given), f"node '{node.op_type}_0'")
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "says"),
+    [
+        ([-1, -4], {"raw_data": bytes(16)}, "which no tensor has"),
+        ([1 << 32, 1 << 32], {"raw_data": b""}, "holds 0 bytes"),
+        ([1] * 100, {"raw_data": bytes(4)}, "which no tensor has"),
+        ([5], {"float_data": [1.0, 2.0]}, "does not hold what its shape"),
+    ],
+)
+def test_weights_that_do_not_fit_their_shape(shape: list[int], data: dict[str, object], says: str) -> None:
+    made = relu()
+    made.graph.initializer.append(TensorProto(name="w", data_type=F32, dims=shape, **data))  # type: ignore[arg-type]
+    refused(made, f"tensor 'w' .*{says}")
+
+
+def test_two_things_of_one_name() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"]), helper.make_node("Neg", ["x"], ["y"])]
+    refused(model(nodes, [tensor("x", F32, [2])], [tensor("y", F32, [2])]), "two values are called 'y'")
+    one = nodes[:1]
+    refused(model(one, [tensor("x", F32, [2]), tensor("x", F32, [3])], [tensor("y", F32, [2])]), "two inputs .* 'x'")
+    made = model(one, [tensor("x", F32, [2])], [tensor("y", F32, [2])], {"w": np.zeros(1)})
+    made.graph.initializer.append(made.graph.initializer[0])
+    refused(made, "two weights are called 'w'")
+
+
+@pytest.mark.parametrize("name", ["Relu", "long_name"])
+def test_a_name_that_is_no_text(name: str) -> None:
+    made = model(
+        [helper.make_node("Relu", ["x"], ["y"])], [tensor("x", F32, ["long_name"])], [tensor("y", F32, ["long_name"])]
+    )
+    damaged = made.SerializeToString().replace(name.encode(), b"\xff" * len(name))
+    with pytest.raises(InvalidModule, match="is no UTF-8"):
+        load_onnx(damaged)

@@ -40,10 +40,13 @@ def _range(node: Node) -> Tensor:
     values = [node.content(v, f"its {what}") for v, what in ((start, "start"), (limit, "limit"), (delta, "delta"))]
     if all(v.dtype != object for v in values):
         begin, end, step = (v.reshape(-1)[0] for v in values)
+        if step == 0 or not np.isfinite([begin, end, step]).all():
+            node.fail(f"it goes from {begin} to {end} by {step}")
         count = max(math.ceil((end - begin) / step), 0)
         if count > SMALL and start.dtype == "int64":
             far = node.op("multiply", node.iota(count), node.const(step))
             return node.op("add", far, node.const(begin))
+        node.length(count, "it")
         return node.const((begin + np.arange(count) * step).astype(dt.to_numpy(start.dtype)))
     first, last, step = (node.sizes(v, "its bounds")[0] for v in (start, limit, delta))
     if dims.constant(step) != 1:
@@ -67,6 +70,7 @@ def _eye(node: Node) -> Tensor:
 @converter("HannWindow", "HammingWindow", "BlackmanWindow")
 def _window(node: Node) -> Tensor:
     (size,) = node.ints(node.tensor(0), "its size")
+    node.length(size, "it")
     dtype = dtype_of(int(node.attr("output_datatype", 1)), node.place)
     weights = {
         "HannWindow": (0.5, 0.5, 0.0), "HammingWindow": (25 / 46, 21 / 46, 0.0), "BlackmanWindow": (0.42, 0.5, 0.08),

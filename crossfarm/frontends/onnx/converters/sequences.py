@@ -10,6 +10,9 @@ from crossfarm.frontends.onnx.registry import converter
 from crossfarm.frontends.onnx.value import Optional, Sequence, Tensor, Value
 from crossfarm.ir.graph import dims
 
+#: Of a sequence, each of which becomes an operator.
+MOST_ITEMS = 1 << 16
+
 
 def _sequence(node: Node) -> tuple[Tensor, ...]:
     found = node.inputs[0]
@@ -78,6 +81,8 @@ def _split(node: Node) -> Sequence:
     if extent is None:
         node.fail("the axis must have a known length")
     each = 1 if given is None else node.ints(given, "its split")[0]
+    if each <= 0 or extent > each * MOST_ITEMS:
+        node.fail(f"{extent} elements in pieces of {each}; a sequence has at most {MOST_ITEMS} items")
     whole, rest = divmod(extent, each)
     lengths: tuple[dims.Dim, ...] = (each,) * whole + ((rest,) if rest else ())
     items = pieces(node, value, axis, lengths)

@@ -35,6 +35,7 @@ def _transformed(node: Node, value: Tensor, axis: int, length: int, inverse: boo
     halved = inverse and one_sided  # half of a spectrum whose other half mirrors it, of a real signal
     used = min(extent, length // 2 + 1 if halved else length)
     outputs = length // 2 + 1 if one_sided and not inverse else length
+    node.length(outputs * used, "its matrix")
     turns = np.outer(np.arange(outputs), np.arange(used)) % length
     angle = (2 if inverse else -2) * np.pi * turns / length
     factor = np.full(used, 1 / length if inverse else 1.0)
@@ -81,6 +82,7 @@ def _stft(node: Node) -> Tensor:
         signal = node.reshape(signal, (*signal.shape, 1))
     (extent,) = constants(node, [signal.shape[1]], "the signal's length")
     count = (extent - length) // step + 1
+    node.length(count * length, "its frames")
     places = np.arange(count)[:, None] * step + np.arange(length)[None, :]
     frames = node.op("take", signal, node.const(places.astype(np.int64)), axis=1)
     if window is not None:
