@@ -1,0 +1,107 @@
+"""No thread of a kernel relies on what another one does meanwhile: the rules' schedules, and what people write."""
+
+from __future__ import annotations
+
+import textwrap
+
+import numpy as np
+import pytest
+
+from crossfarm.frontends.tvmscript import parse
+from crossfarm.ir import dtype as dt
+from crossfarm.ir import interpreter
+from crossfarm.ir.module import IRModule
+from tests.compiler.gpu_schedules import GPUS, USUAL
+from tests.compiler.native import Array
+from tests.compiler.races import faults_of, races_of
+from tests.compiler.tensor_programs import assert_within, expected
+from tests.compiler.test_corpus import BY_NAME, ON_GPU, arguments_of
+from tests.compiler.test_gpu_schedules import FITTING
+from tests.compiler.thread_reductions import PROGRAMS
+from tests.conftest import CORPUS
+
+
+@pytest.mark.parametrize("target", GPUS.values(), ids=GPUS)
+@pytest.mark.parametrize("rule", FITTING)
+def test_threads_of_each_rules_kernels_wait_for_what_they_need(rule: str, target: str) -> None:
+    program, sizes = FITTING[rule]
+    inputs = program.arguments(**sizes)
+    wanted = expected(program, inputs)
+    found = [np.full(v.shape, 77, dt.to_numpy(t.dtype)) for (v, _), t in zip(wanted, program.outputs, strict=True)]
+    assert faults_of(program.module, target, [*inputs, *found]) == []
+    for got, (value, error), tensor in zip(found, wanted, program.outputs, strict=True):
+        assert_within(got, value, error, tensor.name)
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_threads_that_reduce_together_wait_for_one_another(name: str) -> None:
+    module = PROGRAMS[name]
+    arrays = [np.ones(tuple(d.value for d in p.shape), np.float32) for p in module.prim_func("main").params]  # type: ignore[union-attr]
+    assert faults_of(module, USUAL, arrays) == []
+
+
+@pytest.mark.usefixtures("corpus")
+@pytest.mark.parametrize("name", ON_GPU)
+def test_threads_of_programs_mapped_by_others_wait_for_what_they_need(name: str) -> None:
+    case = BY_NAME[name]
+    arguments, outputs = arguments_of(case, np.load(CORPUS / f"{name}.npz"))
+    assert faults_of(parse((CORPUS / f"{name}.py").read_text(), name), USUAL, arguments, case["func"]) == []
+    for found, wanted in outputs:
+        np.testing.assert_allclose(found, wanted, rtol=case["rtol"], atol=case["atol"])
+
+
+def written(body: str) -> IRModule:
+    """A function of ``A`` and ``B``, 64 numbers each."""
+    head = "@T.prim_func\ndef main(A: T.Buffer((64,), 'float32'), B: T.Buffer((64,), 'float32')):\n"
+    return parse(head + textwrap.indent("T.func_attr({'tir.noalias': True})\n" + textwrap.dedent(body), "    "))
+
+
+def results(module: IRModule) -> tuple[Array, list[str]]:
+    """``B`` as the kernels leave it, where they race, and that ``B`` is what block form means by it."""
+    given = np.arange(64, dtype=np.float32) - 30
+    meant, found = np.zeros(64, np.float32), np.zeros(64, np.float32)
+    interpreter.run(module, "main", [given.copy(), meant])
+    faults = faults_of(module, USUAL, [given.copy(), found])
+    if not faults:
+        np.testing.assert_array_equal(found, meant)
+    return meant, faults
+
+
+RACY = {
+    "threads that share a sum": (
+        "for t in T.thread_binding(64, thread='threadIdx.x'):\n    B[0] = B[0] + A[t]",
+        "thread 0 of group 0 and thread 63 of group 0 meet at B[0], the first of 1 elements",
+    ),
+    "groups that share sums": (
+        """
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                B[t] = B[t] + A[b * 16 + t]
+        """,
+        "thread 0 of group 0 and thread 0 of group 3 meet at B[0], the first of 16 elements",
+    ),
+    "a neighbour's element": (
+        """
+        for t in T.thread_binding(63, thread="threadIdx.x"):
+            A[t + 1] = T.float32(t)
+            B[t] = A[t]
+        """,
+        "thread 0 of group 0 and thread 1 of group 0 meet at A[1], the first of 62 elements",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RACY)
+def test_a_race_is_found_that_threads_in_turn_do_not_show(name: str) -> None:
+    text, said = RACY[name]
+    _, faults = results(written(text))
+    assert faults == [f"kernel 'main_kernel': {said}"]
+
+
+def test_stores_of_the_same_value_are_told_apart() -> None:
+    module = written("for t in T.thread_binding(64, thread='threadIdx.x'):\n    B[0] = A[5]")
+    arrays = [np.ones(64, np.float32), np.zeros(64, np.float32)]
+    (race,) = races_of(module, USUAL, arrays)
+    assert race.agree
+    assert "store the same value at B[0]" in str(race)
+    assert faults_of(module, USUAL, arrays) == []
