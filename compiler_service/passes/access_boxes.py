@@ -94,6 +94,19 @@ def _reach(form: Affine, loops: Sequence[For]) -> Ends | None:
     return relax((low, high), loops)
 
 
+def moves_apart(box: Box, loop: For) -> bool:
+    """True when boxes of different iterations have no element in common: one dimension is the loop's variable times at
+    least its width, plus what is the same in all iterations."""
+    changing = {loop.var, *defined_in(loop.body)}
+    for low, high in (ends for ends in box if ends is not None):
+        width = difference(high, low)
+        others = [atom for key, atom in low.atoms.items() if key in low.terms and key is not loop.var]
+        same = all(is_fixed(atom) and not any(n in changing for n in walk(atom)) for atom in others)
+        if same and not width.terms and abs(low.terms.get(loop.var, 0)) > width.constant:
+            return True
+    return False
+
+
 def is_fixed(expr: Expr) -> bool:
     """True when ``expr`` has one value as long as its variables have: it neither loads nor calls."""
     return not any(isinstance(node, (BufferLoad, Call)) for node in walk(expr))

@@ -13,8 +13,8 @@ from compiler_service.passes.access_boxes import (
     bounds_checks,
     defined_in,
     difference,
-    is_fixed,
     is_written_before_it_is_read,
+    moves_apart,
     touched_box,
 )
 from compiler_service.passes.base import map_functions
@@ -180,7 +180,7 @@ def _private_to_iterations(
         if not accesses:
             return None
         box = touched_box(accesses)
-        if not at_once and not _moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body, always):
+        if not at_once and not moves_apart(box, loop) and not is_written_before_it_is_read(buffer, loop.body, always):
             return None
     except Opaque:
         return (buffer, loop.body) if at_once else None
@@ -193,19 +193,6 @@ def _private_to_iterations(
     )
     smaller = replace(buffer, shape=shape)
     return smaller, _Rebase(buffer, smaller, starts).mutate(loop.body)
-
-
-def _moves_apart(box: Box, loop: For) -> bool:
-    """True when boxes of different iterations have no element in common: one dimension is the loop's variable times at
-    least its width, plus what is the same in all iterations."""
-    changing = {loop.var, *defined_in(loop.body)}
-    for low, high in (ends for ends in box if ends is not None):
-        width = difference(high, low)
-        others = [atom for key, atom in low.atoms.items() if key in low.terms and key is not loop.var]
-        same = all(is_fixed(atom) and not any(n in changing for n in walk(atom)) for atom in others)
-        if same and not width.terms and abs(low.terms.get(loop.var, 0)) > width.constant:
-            return True
-    return False
 
 
 def _starts(buffer: Buffer, box: Box, accesses: list[Access], inner: set[Var]) -> tuple[Affine | None, ...]:

@@ -7,10 +7,12 @@ import textwrap
 import numpy as np
 import pytest
 
+from compiler_service.pipeline import run_pipeline
 from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir import dtype as dt
 from crossfarm.ir import interpreter
 from crossfarm.ir.module import IRModule
+from crossfarm.target import Target
 from tests.compiler.gpu_schedules import GPUS, USUAL
 from tests.compiler.native import Array
 from tests.compiler.races import faults_of, races_of
@@ -57,7 +59,7 @@ def written(body: str) -> IRModule:
 
 
 def results(module: IRModule) -> tuple[Array, list[str]]:
-    """``B`` as the kernels leave it, where they race, and that ``B`` is what block form means by it."""
+    """``B`` as block form means it, and where the kernels race; where they do not, they leave the same."""
     given = np.arange(64, dtype=np.float32) - 30
     meant, found = np.zeros(64, np.float32), np.zeros(64, np.float32)
     interpreter.run(module, "main", [given.copy(), meant])
@@ -105,3 +107,101 @@ def test_stores_of_the_same_value_are_told_apart() -> None:
     assert race.agree
     assert "store the same value at B[0]" in str(race)
     assert faults_of(module, USUAL, arrays) == []
+
+
+#: Each needs a barrier somewhere.
+EXCHANGES = {
+    "what one thread stored is loaded by all": """
+        S = T.alloc_buffer((4,), "float32", scope="shared")
+        L = T.alloc_buffer((4,), "float32", scope="local")
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            S[b] = A[b]
+            L[b] = S[b] * T.float32(2)
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                B[b * 16 + t] = L[b]
+    """,
+    "what one of a row stored is loaded by the row": """
+        S = T.alloc_buffer((4,), "float32", scope="shared")
+        L = T.alloc_buffer((4,), "float32", scope="local")
+        for b in T.thread_binding(1, thread="blockIdx.x"):
+            for y in T.thread_binding(4, thread="threadIdx.y"):
+                S[y] = A[y]
+                L[y] = S[y]
+                for x in T.thread_binding(16, thread="threadIdx.x"):
+                    B[y * 16 + x] = L[y]
+    """,
+    "what a condition loads is overwritten": """
+        S = T.alloc_buffer((16,), "float32", scope="shared")
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                S[t] = A[b * 16 + t]
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                if S[15 - t] > T.float32(0):
+                    B[b * 16 + t] = T.float32(1)
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                S[t] = -A[b * 16 + t]
+    """,
+    "what a loop's bound loads is overwritten": """
+        S = T.alloc_buffer((16,), "int32", scope="shared")
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                S[t] = t % 3
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                for k in range(S[15 - t]):
+                    B[b * 16 + t] = B[b * 16 + t] + T.float32(1)
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                S[t] = t
+    """,
+    "what a neighbour left in the step before": """
+        S = T.alloc_buffer((5, 16), "float32", scope="shared")
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                S[0, t] = A[b * 16 + t]
+            for k in range(4):
+                for t in T.thread_binding(16, thread="threadIdx.x"):
+                    S[k + 1, t] = S[k, (t + 1) % 16]
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                B[b * 16 + t] = S[4, t]
+    """,
+    "what a neighbour left in global memory": """
+        C = T.alloc_buffer((5, 64), "float32")
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                C[0, b * 16 + t] = A[b * 16 + t]
+            for k in range(4):
+                for t in T.thread_binding(16, thread="threadIdx.x"):
+                    C[k + 1, b * 16 + t] = C[k, b * 16 + (t + 1) % 16]
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                B[b * 16 + t] = C[4, b * 16 + t]
+    """,
+    "elements that change threads from step to step": """
+        S = T.alloc_buffer((16,), "float32", scope="shared")
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                S[t] = A[b * 16 + t]
+            for k in range(3):
+                for t in T.thread_binding(16, thread="threadIdx.x"):
+                    S[(t + k) % 16] = S[(t + k) % 16] + A[t]
+            for t in T.thread_binding(16, thread="threadIdx.x"):
+                B[b * 16 + t] = S[t]
+    """,
+}
+
+
+@pytest.mark.parametrize("name", EXCHANGES)
+def test_threads_wait_for(name: str) -> None:
+    meant, faults = results(written(EXCHANGES[name]))
+    assert faults == []
+    assert np.unique(meant).size > 1
+
+
+def test_threads_that_move_on_to_elements_of_their_own_wait_for_nobody() -> None:
+    module = written("""
+        for b in T.thread_binding(4, thread="blockIdx.x"):
+            for k in range(4):
+                for t in T.thread_binding(4, thread="threadIdx.x"):
+                    B[b * 16 + k * 4 + t] = A[b * 16 + k * 4 + t]
+                    B[b * 16 + k * 4 + t] = B[b * 16 + k * 4 + t] + T.float32(1)
+    """)
+    assert results(module)[1] == []
+    assert "storage_sync" not in run_pipeline(module, Target(USUAL).resolved())[0].script()
