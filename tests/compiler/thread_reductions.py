@@ -40,13 +40,13 @@ def _all() -> IRModule:
     return sch.module
 
 
-def _scalar() -> IRModule:
+def _scalar(*, one_step_each: bool = False) -> IRModule:
     a, b = te.placeholder((96,), name="a"), te.placeholder((96,), name="b")
     k = te.reduce_axis((0, 96), name="k")
     c = te.compute((), lambda: te.sum(a[k] * b[k], axis=k), name="c")
     sch = Schedule(IRModule({"main": te.create_prim_func([a, b, c])}))
     (loop,) = sch.get_loops(sch.get_block("c"))
-    sch.bind(sch.split(loop, [None, 32])[1], "threadIdx.x")
+    sch.bind(loop if one_step_each else sch.split(loop, [None, 32])[1], "threadIdx.x")
     return sch.module
 
 
@@ -58,4 +58,5 @@ PROGRAMS: dict[str, IRModule] = {
     "outer steps": _outer(),
     "all steps": _all(),
     "one result": _scalar(),
+    "one result, a step a thread": _scalar(one_step_each=True),
 }

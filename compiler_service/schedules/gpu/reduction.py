@@ -132,7 +132,7 @@ def _stage(sch: Schedule, block: BlockRef, lane: LoopRef, outer: int, sharing: S
         sch.compute_at(partial, around[-1], preserve_unit_loops=True)
     loops = sch.get_loops(partial)[outer:]
     lane = _loop_of_axis(sch, partial, rank, loops)
-    steps = [loop for loop in loops if loop != lane]
+    steps = [loop for loop in loops if loop != lane] or [sch.add_unit_loop(partial)]  # of each lane; it may have one
     if sharing.lanes == 1:
         sch.reorder(*steps, lane)
         for number in range(len(writes)):
