@@ -143,6 +143,12 @@ def test_a_rules_trace_replays() -> None:
     assert cf.structural_equal(again.module, made.module)
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_rows_that_fit_no_cache_are_another_rules(target: str) -> None:
+    video = Convolution(channels=64, height=1080, width=1920, filters=64)
+    assert chosen(cf.parse(video.text()), target) not in ("", "conv2d")
+
+
 def test_what_is_no_convolution_is_refused_with_the_reason() -> None:
     module = cf.parse(Convolution(channels=1, filters=2, height=3, width=3).text())
     choices = choose_schedules(module, Target("x86-64-v3").resolved()).choices

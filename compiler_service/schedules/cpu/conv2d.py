@@ -47,6 +47,8 @@ class Conv2d:
         if isinstance(sizes, str):
             return Refusal(sizes)
         tile = best_tile(site.cpu, found.result.dtype, found.data.buffer.dtype, sizes)
+        if tile is None:
+            return Refusal(f"a panel of {sizes.width} pixels and {sizes.channels} channels does not fit the cache")
         epilogue = epilogue_of(site.func, site.block, site.open_blocks)
         pad = padding_before(site, found.data.buffer)
         how = "each thread makes its panels" if not tile.chunk else f"filters go to threads by {tile.chunk} tiles"
@@ -63,6 +65,7 @@ class Conv2d:
         sizes = sizes_of(found)
         assert isinstance(sizes, Sizes)
         tile = best_tile(site.cpu, found.result.dtype, found.data.buffer.dtype, sizes)
+        assert tile is not None
         _Panels(site, found, sizes, tile).run()
 
 

@@ -84,14 +84,14 @@ class ConvTile:
         return panels * (work * busiest + 2 * filling / threads) + _BARRIER
 
 
-def best_tile(cpu: Cpu, dtype: str, data_dtype: str, sizes: Sizes) -> ConvTile:
-    """The tile with the least estimate.
+def best_tile(cpu: Cpu, dtype: str, data_dtype: str, sizes: Sizes) -> ConvTile | None:
+    """The tile with the least estimate; None where no panel fits: rows are wide, and channels many.
 
     Args:
         dtype: of the sums; data_dtype: of the data.
     """
     candidates = list(_candidates(cpu, dtype, data_dtype, sizes))
-    return min(candidates, key=lambda tile: (tile.cycles(cpu, data_dtype, sizes), -tile.filters))
+    return min(candidates, key=lambda tile: (tile.cycles(cpu, data_dtype, sizes), -tile.filters), default=None)
 
 
 def _candidates(cpu: Cpu, dtype: str, data_dtype: str, sizes: Sizes) -> Iterator[ConvTile]:
