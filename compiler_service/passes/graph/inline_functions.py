@@ -19,6 +19,9 @@ from crossfarm.ir.module import AnyFunction, IRModule
 if TYPE_CHECKING:
     from crossfarm.target import Target
 
+#: Of one function, after inlining: what calls another twice, which calls a third one twice, soon has no end.
+MOST_BINDINGS = 1 << 17
+
 
 @dataclass(frozen=True)
 class InlineFunctions:
@@ -28,7 +31,7 @@ class InlineFunctions:
     name: ClassVar[str] = "inline_functions"
 
     def apply(self, module: IRModule, target: Target) -> IRModule:
-        """Raises BuildFailed where a function calls itself, by way of others or not."""
+        """Raises BuildFailed where a function calls itself, by way of others or not, or becomes too long."""
         inlined = _Inlined(module)
         functions: dict[str, AnyFunction] = {}
         for name, function in module.functions.items():
@@ -66,6 +69,7 @@ class _Inliner(visit.GraphMutator):
     def __init__(self, inlined: _Inlined) -> None:
         super().__init__()
         self._inlined = inlined
+        self._bindings = 0
 
     def mutate_binding(self, binding: AnyBinding) -> Sequence[AnyBinding]:
         call = self.mutate(binding.value)
@@ -80,6 +84,13 @@ class _Inliner(visit.GraphMutator):
                 sizes.setdefault(size, value)
         body = visit.fresh(callee.body, dict(zip(callee.params, call.args)), sizes)
         found = list(visit.bindings(body))
+        self._bindings += len(found)
+        if self._bindings > MOST_BINDINGS:
+            raise BuildFailed(
+                f"a graph function has more than {MOST_BINDINGS} bindings where those that it calls are written out; "
+                f"the last is {call.function!r}",
+                hint="call fewer functions, or build them one by one",
+            )
         if isinstance(body.result, ATOMS) and isinstance(binding, Binding):
             self.variables[binding.var] = body.result
             return found

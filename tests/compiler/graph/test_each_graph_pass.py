@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from compiler_service.passes.base import Pass
+from compiler_service.passes.graph import inline_functions
 from compiler_service.passes.graph.eliminate_dead_code import EliminateDeadCode
 from compiler_service.passes.graph.fold_batch_norm import FoldBatchNorm
 from compiler_service.passes.graph.fold_constants import FoldConstants
@@ -20,8 +21,8 @@ from crossfarm.frontends.tvmscript import parse
 from crossfarm.ir.graph import visit
 from crossfarm.ir.graph.builder import Builder
 from crossfarm.ir.graph.constant import ConstantData
-from crossfarm.ir.graph.expr import Constant, Function, GraphExpr
-from crossfarm.ir.module import IRModule
+from crossfarm.ir.graph.expr import Constant, Function, FunctionCall, GraphExpr
+from crossfarm.ir.module import AnyFunction, IRModule
 from crossfarm.ir.structural import explain_difference
 from crossfarm.target import Target
 from tests.compiler.graph.graphs import applied, assert_same, operators_of, tensor, weights
@@ -208,6 +209,19 @@ def test_functions_that_call_themselves_are_told() -> None:
     """)
     with pytest.raises(BuildFailed, match="main → other → main"):
         InlineFunctions().apply(circle, Target("llvm"))
+
+
+def test_functions_that_call_one_another_twice_have_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    functions: dict[str, AnyFunction] = {}
+    for depth in range(40):
+        builder = Builder(functions)
+        y: GraphExpr = builder.parameter("x", tensor(4))
+        for _ in range(2):
+            y = builder.bind(FunctionCall(f"f{depth - 1}", (y,))) if depth else builder.op("exp", y)
+        functions[f"f{depth}"] = builder.function(y)
+    monkeypatch.setattr(inline_functions, "MOST_BINDINGS", 1000)
+    with pytest.raises(BuildFailed, match="more than 1000 bindings where those that it calls are written out"):
+        InlineFunctions().apply(IRModule(functions), Target("llvm"))
 
 
 BRANCHES = """
