@@ -19,7 +19,7 @@ from tests.compiler.races import faults_of, races_of
 from tests.compiler.tensor_programs import assert_within, expected
 from tests.compiler.test_corpus import BY_NAME, ON_GPU, arguments_of
 from tests.compiler.test_gpu_schedules import FITTING
-from tests.compiler.thread_reductions import PROGRAMS
+from tests.compiler.thread_reductions import PROGRAMS, shapes_of
 from tests.conftest import CORPUS
 
 
@@ -38,7 +38,7 @@ def test_threads_of_each_rules_kernels_wait_for_what_they_need(rule: str, target
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_threads_that_reduce_together_wait_for_one_another(name: str) -> None:
     module = PROGRAMS[name]
-    arrays = [np.ones(tuple(d.value for d in p.shape), np.float32) for p in module.prim_func("main").params]  # type: ignore[union-attr]
+    arrays = [np.ones(shape, np.float32) for shape in shapes_of(module.prim_func("main"))]
     assert faults_of(module, USUAL, arrays) == []
 
 

@@ -14,7 +14,7 @@ from crossfarm.ir.stmt import Block, For
 from crossfarm.ir.verify import verify
 from crossfarm.ir.visitor import walk
 from crossfarm.target import Target
-from tests.compiler.thread_reductions import PROGRAMS, matmul
+from tests.compiler.thread_reductions import PROGRAMS, matmul, shapes_of
 
 GPU = Target("vulkan")
 
@@ -29,7 +29,7 @@ def applied(module: IRModule) -> PrimFunc:
 def test_the_result_is_the_products(name: str) -> None:
     func = applied(PROGRAMS[name])
     rng = np.random.default_rng(5)
-    shapes = [tuple(d.value for d in p.shape) for p in func.params]  # type: ignore[union-attr]
+    shapes = shapes_of(func)
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in shapes[:2])
     c = np.zeros(shapes[2], np.float32)
     interpreter.run(IRModule({"main": func}), "main", [a, b, c])

@@ -3,8 +3,20 @@
 from __future__ import annotations
 
 from crossfarm.ir import te
+from crossfarm.ir.buffer import Buffer
+from crossfarm.ir.expr import IntImm
+from crossfarm.ir.function import PrimFunc
 from crossfarm.ir.module import IRModule
 from crossfarm.ir.schedule.schedule import Schedule
+
+
+def shapes_of(func: PrimFunc) -> list[tuple[int, ...]]:
+    """Of the parameters, which are buffers of constant shape."""
+    buffers = [param for param in func.params if isinstance(param, Buffer)]
+    assert len(buffers) == len(func.params)
+    shapes = [tuple(extent.value for extent in b.shape if isinstance(extent, IntImm)) for b in buffers]
+    assert [len(shape) for shape in shapes] == [len(b.shape) for b in buffers]
+    return shapes
 
 
 def matmul(steps: int) -> Schedule:

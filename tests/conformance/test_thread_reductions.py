@@ -8,7 +8,7 @@ import pytest
 from crossfarm.errors import BuildFailed
 from crossfarm.ir import te
 from crossfarm.ir.module import IRModule
-from tests.compiler.thread_reductions import PROGRAMS
+from tests.compiler.thread_reductions import PROGRAMS, shapes_of
 from tests.conformance.conftest import OnDevice, check
 
 
@@ -19,7 +19,7 @@ def test_threads_that_share_a_reduction_give_its_result(name: str, on_device: On
         with pytest.raises(BuildFailed, match="is bound to"):
             on_device.load(module)
         return
-    shapes = [tuple(d.value for d in p.shape) for p in module.prim_func("main").params]  # type: ignore[union-attr]
+    shapes = shapes_of(module.prim_func("main"))
     rng = np.random.default_rng(9)
     a, b = (rng.integers(-8, 8, shape).astype(np.float32) for shape in shapes[:2])  # exact in any order of adding
     check(on_device, module, "main", [a, b, np.zeros(shapes[2], np.float32)])
